@@ -1,0 +1,58 @@
+# Each target does all of its own set-up. Variables: PYTHON, PORT, WORKERS, ARGS.
+
+PYTHON  ?= python3
+PORT    ?= 8000
+WORKERS ?= 2
+ARGS    ?=
+
+BIN     := .venv/bin
+READY   := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-clients check format lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(READY) ## set up .venv, test dependencies included
+
+run: install ## serve http://127.0.0.1:8000 for development, with demo data (PORT=8000)
+	$(BIN)/python -m src dev --port $(PORT)
+
+# Servers that tests start are measured too (patch = subprocess); the report comes after a failure as well.
+test: install ## all tests, with coverage (ARGS='-k orders' reaches pytest, WORKERS=2)
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS); result=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$result
+
+test-clients: install ## a generated TypeScript client against the service (needs node)
+	@if command -v node >/dev/null; then tests/clients/typescript/run; else echo 'node not found: skipped'; fi
+
+check: install ## lint, format, types, walls
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: install ## write requirements.lock anew from pyproject.toml (ARGS=--upgrade takes newer versions)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --no-emit-index-url \
+		--quiet $(ARGS) -o requirements.lock
+
+clean: ## remove what the other targets made, except the development database
+	rm -rf .venv .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv is twice as quick as pip alone even counting its own installation. The stamp comes last: an interrupted set-up
+# starts again.
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'Undercroft needs Python 3.11 or newer; $(PYTHON) is not. Name one: make PYTHON=/path/to/python3.12 …' >&2; \
+		exit 1; }
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@touch $@

@@ -1,0 +1,3 @@
+"""Undercroft: the floor that a backend stands on."""
+
+__version__ = "0.1.0"

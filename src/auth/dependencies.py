@@ -1,0 +1,141 @@
+"""What a route can ask of its caller: be logged in, hold permissions, hold roles, own the thing."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+from uuid import UUID
+
+from fastapi import Depends, Request
+from fastapi.security import OAuth2PasswordBearer
+
+from src.auth import services as auth
+from src.auth.tokens import AccessClaims, read_access_token
+from src.exceptions import BusinessException
+from src.shared.database import SessionDep
+from src.shared.errors import ErrorCode
+from src.shared.logging import current_request
+from src.users import User
+from src.users import services as users
+from src.users.permissions import Grants, check_name
+
+Match = Literal["all", "any"]
+Guard = Callable[..., Awaitable[None]]
+
+# Relative, so that the docs' Authorize button works below any root_path.
+_bearer = OAuth2PasswordBearer(tokenUrl="api/v1/auth/token", refreshUrl="api/v1/auth/refresh", auto_error=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    user: User
+    claims: AccessClaims
+
+
+async def _caller(session: SessionDep, token: Annotated[str | None, Depends(_bearer)]) -> Caller:
+    if token is None:
+        raise BusinessException(ErrorCode.NOT_AUTHENTICATED)
+    claims = read_access_token(token)
+    user = None if claims is None else await auth.find_account(session, claims)
+    if claims is None or user is None:
+        raise BusinessException(ErrorCode.INVALID_TOKEN)
+    if (request := current_request()) is not None:
+        request.user_id = user.id
+    return Caller(user, claims)
+
+
+async def current_user(caller: Annotated[Caller, Depends(_caller)]) -> User:
+    """The account behind the access token. Refused: NOT_AUTHENTICATED, INVALID_TOKEN."""
+    return caller.user
+
+
+async def current_session_id(caller: Annotated[Caller, Depends(_caller)]) -> UUID:
+    return caller.claims.session_id
+
+
+async def current_grants(user: Annotated[User, Depends(current_user)], session: SessionDep) -> Grants:
+    """What the caller holds now, read with each request."""
+    return await users.get_grants(session, user.id)
+
+
+async def grants_or_none(session: SessionDep, token: Annotated[str | None, Depends(_bearer)]) -> Grants:
+    """For public routes that show some callers more: no grants without a token. Refused: INVALID_TOKEN."""
+    if token is None:
+        return Grants(frozenset(), frozenset())
+    caller = await _caller(session, token)
+    return await users.get_grants(session, caller.user.id)
+
+
+CurrentUser = Annotated[User, Depends(current_user)]
+CurrentSessionId = Annotated[UUID, Depends(current_session_id)]
+CurrentGrants = Annotated[Grants, Depends(current_grants)]
+GrantsOrNone = Annotated[Grants, Depends(grants_or_none)]
+
+
+def require_permissions(*permissions: str, match: Match = "all") -> Guard:
+    """A dependency that refuses (PERMISSION_DENIED) a caller who does not hold all, or any, of them.
+
+    Raises:
+        TypeError, ValueError: at import, for no permission, a name that is not `module:action`, a bad `match`.
+    """
+    required = _checked(permissions, match)
+
+    async def check(grants: CurrentGrants) -> None:
+        _refuse_without(grants, required, match)
+
+    check.required_permissions = required  # type: ignore[attr-defined] # shown by tools that list what routes need
+    return check
+
+
+def require_roles(*roles: str) -> Guard:
+    """A dependency that refuses (ROLE_REQUIRED) a caller who has none of these roles."""
+    if not roles or not all(roles):
+        raise TypeError("require_roles takes at least one role name")
+
+    async def check(grants: CurrentGrants) -> None:
+        if grants.roles.isdisjoint(roles):
+            raise BusinessException(ErrorCode.ROLE_REQUIRED, data={"required": list(roles)})
+
+    check.required_roles = roles  # type: ignore[attr-defined] # as above
+    return check
+
+
+def owner_or_perm(get_owner_id: Callable[..., Any], perms: str | tuple[str, ...] | list[str]) -> Guard:
+    """A dependency that lets the owner pass, and whoever holds all of `perms`.
+
+    `get_owner_id` is a dependency itself: it takes path parameters, the session and the like, and gives the owner's
+    id, or None for what has no owner. Whatever it refuses (X_NOT_FOUND) is refused before.
+    """
+    if not callable(get_owner_id):
+        raise TypeError("owner_or_perm takes a dependency that gives the owner's id first")
+    required = _checked((perms,) if isinstance(perms, str) else tuple(perms), "all")
+
+    async def check(
+        user: CurrentUser, grants: CurrentGrants, owner_id: Annotated[UUID | None, Depends(get_owner_id)]
+    ) -> None:
+        if owner_id != user.id:
+            _refuse_without(grants, required, "all")
+
+    check.required_permissions = required  # type: ignore[attr-defined] # as above
+    return check
+
+
+def _checked(permissions: tuple[str, ...], match: Match) -> tuple[str, ...]:
+    if not permissions:
+        raise TypeError("name at least one permission")
+    if match not in get_args(Match):  # what a type checker would have said
+        raise ValueError(f"match is 'all' or 'any', not {match!r}")
+    return tuple(check_name(permission) for permission in permissions)
+
+
+def _refuse_without(grants: Grants, required: tuple[str, ...], match: Match) -> None:
+    held = [grants.allow(permission) for permission in required]
+    if not (all(held) if match == "all" else any(held)):
+        raise BusinessException(ErrorCode.PERMISSION_DENIED, data={"required": list(required), "match": match})
+
+
+async def device(request: Request) -> auth.Device:
+    client = request.client
+    return auth.Device(address=client.host if client else "", user_agent=request.headers.get("user-agent", ""))
+
+
+DeviceDep = Annotated[auth.Device, Depends(device)]

@@ -1,0 +1,109 @@
+"""How often somebody may try. Counted in the shared cache; when that is away, locally and more strictly."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Address, ip_address, ip_network
+from time import time
+
+from src.cache import CacheProtocol, CacheUnavailableError, get_cache
+from src.cache.memory import MemoryCache
+from src.config import get_settings
+from src.exceptions import BusinessException
+from src.shared.cache_keys import cache_key
+from src.shared.errors import ErrorCode
+
+_FAILURE_WINDOW_SECONDS = 300
+_MINUTE_SECONDS = 60
+# Each process counts for itself then, so that several of them together stay near the limit.
+_LOCAL_SHARE = 2
+_LOCAL_ENTRIES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    name: str
+    allowed: int
+    window_seconds: int
+
+    def window(self, subject: str) -> tuple[str, int]:
+        """(key of the current window, seconds until the next one)."""
+        number, passed = divmod(int(time()), self.window_seconds)
+        # Hashed: neither an address nor an account name belongs in a cache.
+        digest = hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return cache_key("throttle", self.name, number, digest, principal=None), self.window_seconds - passed
+
+
+async def refuse_exhausted_login(account: str, address: str) -> None:
+    """Refused: TOO_MANY_ATTEMPTS, when this account from there, or this address as a whole, failed too often."""
+    for limit, subject in _failures(account, address):
+        await _refuse_exhausted(limit, subject)
+
+
+async def count_failed_login(account: str, address: str) -> None:
+    for limit, subject in _failures(account, address):
+        await _count(limit, subject)
+
+
+def _failures(account: str, address: str) -> tuple[tuple[Limit, str], ...]:
+    auth = get_settings().auth
+    return (
+        (
+            Limit("login-account", auth.login_failures_per_account, _FAILURE_WINDOW_SECONDS),
+            f"{account}|{_prefix(address)}",
+        ),
+        (Limit("login-address", auth.login_failures_per_address, _FAILURE_WINDOW_SECONDS), address),
+    )
+
+
+async def spend_login(address: str) -> None:
+    """For log-ins and refreshes that succeed. Refused: TOO_MANY_ATTEMPTS."""
+    await _spend(Limit("login", get_settings().auth.logins_per_address, _MINUTE_SECONDS), address)
+
+
+async def spend_registration(address: str) -> None:
+    """Refused: TOO_MANY_ATTEMPTS."""
+    await _spend(Limit("register", get_settings().auth.registrations_per_address, _MINUTE_SECONDS), address)
+
+
+async def _spend(limit: Limit, subject: str) -> None:
+    if await _count(limit, subject) > limit.allowed:
+        _refuse(limit, subject)
+
+
+async def _refuse_exhausted(limit: Limit, subject: str) -> None:
+    if await _count(limit, subject, by=0) >= limit.allowed:
+        _refuse(limit, subject)
+
+
+def _refuse(limit: Limit, subject: str) -> None:
+    _, wait_seconds = limit.window(subject)
+    raise BusinessException(ErrorCode.TOO_MANY_ATTEMPTS, data={"retry_after_seconds": wait_seconds})
+
+
+async def _count(limit: Limit, subject: str, *, by: int = 1) -> int:
+    key, wait_seconds = limit.window(subject)
+    try:
+        return await (await _shared()).increment(key, by, ttl=wait_seconds + 1)
+    except CacheUnavailableError:
+        return await _local().increment(key, by, ttl=wait_seconds + 1) * _LOCAL_SHARE
+
+
+async def _shared() -> CacheProtocol:
+    """The data cache may drop what is old when it is full; with it in memory, counters have a place of their own."""
+    shared = await get_cache()
+    return _local() if isinstance(shared, MemoryCache) else shared
+
+
+@cache
+def _local() -> MemoryCache:
+    return MemoryCache(get_settings().cache.model_copy(update={"max_entries": _LOCAL_ENTRIES}))
+
+
+def _prefix(address: str) -> str:
+    """What one customer of a provider can easily move within: /24 of IPv4, /64 of IPv6."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((address, 24 if isinstance(parsed, IPv4Address) else 64), strict=False))

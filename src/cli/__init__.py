@@ -1,0 +1,146 @@
+"""The command line: serve, migrate, create-admin, and a development server with demo data."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+
+from src.auth import services as auth
+from src.auth.schemas import CreateUserRequest
+from src.cli import demo
+from src.config import DELIMITER, ConfigurationError, Settings, load_settings, refuse_weak, use_settings
+from src.exceptions import BusinessException
+from src.http.errors import field_errors
+from src.shared import migrations
+from src.shared.database import DATABASE_ERRORS, close_engine
+from src.users.permissions import Grants
+from src.users.services import ADMIN
+
+cli = typer.Typer(name="python -m src", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_say = Console(highlight=False, soft_wrap=True).print
+_complain = Console(stderr=True, highlight=False, soft_wrap=True).print
+
+_EVERYTHING = Grants(frozenset({ADMIN}), frozenset({"*"}))
+
+
+def run() -> None:
+    """Bad settings, refusals and outages end with a sentence and a status, not with a traceback."""
+    try:
+        cli()
+    except ConfigurationError as error:
+        _fail(str(error), 2)
+    except BusinessException as refusal:
+        _fail(f"{refusal.msg} ({refusal.code.name})", 1)
+    except DATABASE_ERRORS as error:
+        _fail(f"The database cannot do this now ({type(error).__name__}); see DB{DELIMITER}URL", 1)
+
+
+def _fail(message: str, status: int) -> None:
+    _complain(message, markup=False)
+    sys.exit(status)
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on", min=0, max=65_535)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes", min=1, max=256)] = None,
+) -> None:
+    """Serve the API."""
+    given = {"host": host, "port": port, "workers": workers}
+    settings = _settings(http={name: value for name, value in given.items() if value is not None})
+    _serve(settings)
+
+
+def _settings(**overrides: Any) -> Settings:  # Any: sections, validated when they are loaded
+    settings = load_settings(**overrides)
+    refuse_weak(settings)
+    return use_settings(settings)
+
+
+def _serve(settings: Settings) -> None:
+    http = settings.http
+    # Workers are processes of their own and read the settings for themselves.
+    os.environ[f"HTTP{DELIMITER}WORKERS"] = str(http.workers)
+    # uvicorn raises the signal that stopped it once more when it is done; by then everything asked was answered.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    uvicorn.run(
+        "src.main:app",
+        host=http.host,
+        port=http.port,
+        workers=http.workers,
+        log_config=None,
+        access_log=False,
+        # Its own default believes X-Forwarded-* from loopback; ours believes those who are named.
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(http.shutdown_seconds),
+        lifespan="on",
+    )
+
+
+@cli.command()
+def migrate(revision: Annotated[str, typer.Option(help="Where to")] = "head") -> None:
+    """Bring the database's tables to this version."""
+    use_settings(load_settings())
+    migrations.upgrade(revision)
+
+
+@cli.command()
+def create_admin(email: Annotated[str, typer.Option(help="E-mail address of the account")]) -> None:
+    """Create an administrator. The password is asked for, or is the first line of standard input."""
+    use_settings(load_settings())
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    _create_admin(email, password)
+    _say(f"{email} is an administrator", markup=False)
+
+
+def _create_admin(email: str, password: str) -> None:
+    try:
+        request = CreateUserRequest(email=email, password=password, roles=[ADMIN])
+    except ValidationError as error:
+        _fail("\n".join(f"{e['field']}: {e['message']}" for e in field_errors(error.errors(include_input=False))), 1)
+        raise
+    _run(lambda: auth.create_user(request, held=_EVERYTHING))
+
+
+def _run(work: Callable[[], Awaitable[object]]) -> None:
+    async def do() -> None:
+        try:
+            await work()
+        finally:
+            await close_engine()
+
+    asyncio.run(do())
+
+
+@cli.command()
+def dev(port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=65_535)] = 8000) -> None:
+    """Serve with demo data and a development admin: SQLite and memory, or what DB__URL and CACHE__URL say."""
+    demo.use_development_profile()
+    settings = _settings(http={"port": port})
+    migrations.upgrade()
+    password = demo.new_password()
+    try:
+        _create_admin(demo.ADMIN_EMAIL, password)
+    except BusinessException:
+        password = "(shown when it was created; `rm -r var` starts over)"  # noqa: S105 - a hint in its place
+    _run(demo.fill)
+    url = f"http://{settings.http.host}:{port}"
+    _say(
+        f"\n  [bold]{settings.app.name}[/bold]  {url}\n"
+        f"  API docs    {url}/docs\n"
+        f"  Admin       {demo.ADMIN_EMAIL}\n"
+        f"  Password    {password}\n"
+    )
+    _serve(settings)

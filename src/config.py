@@ -1,0 +1,396 @@
+"""The settings of the process: where they come from, what they may be, what production refuses."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NestedSecretsSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+DELIMITER = "__"
+MIN_SECRET_BYTES = 32
+# Values that tutorials, templates and compose files have printed; each is as good as no secret.
+MIN_DISTINCT_CHARACTERS = 10
+KNOWN_SECRETS = re.compile(
+    r"(?i)change[-_ ]?(this|me)|changethis|secret[-_ ]?key|your[-_ ]|example|insecure|password|default|"
+    r"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"
+)
+
+
+class ConfigurationError(Exception):
+    """Settings that the process must not start with. Its text names settings, never their values."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("Undercroft cannot start with these settings:\n" + "\n".join(f"  {p}" for p in problems))
+
+
+class Env(StrEnum):
+    PRODUCTION = "production"
+    DEVELOPMENT = "development"
+    TEST = "test"
+
+
+def _split_list(value: object) -> object:
+    """Accept `a,b` beside JSON's `["a", "b"]`: the first is what people type into an environment file."""
+    if not isinstance(value, str) or value.lstrip().startswith("["):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _known_scheme(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not value.startswith(schemes):
+            msg = f"must start with one of {', '.join(schemes)}"
+            raise ValueError(msg)
+        return value
+
+    return AfterValidator(check)
+
+
+def _network(value: str) -> str:
+    return str(ip_network(value, strict=False))
+
+
+StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
+NetworkList = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split_list)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    # Inputs stay out of error texts: a mistyped secret must not end up in a log.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+
+class AppSettings(_Section):
+    env: Env = Field(Env.PRODUCTION, description="production, development or test")
+    name: str = Field("Undercroft", description="Shown in the API docs and as issuer of tokens")
+    debug: bool = Field(default=False, description="Verbose behaviour for development; refused in production")
+    timezone: float = Field(
+        0.0,
+        ge=-12,
+        le=14,
+        allow_inf_nan=False,
+        description="Presentation zone: hours from UTC, fractions allowed (5.75)",
+    )
+    max_retries: int = Field(
+        3, ge=0, le=20, description="How often an outgoing call is tried again after its first try"
+    )
+    config_file: str = Field(
+        "undercroft.toml", description="Where the settings file lies; read from the environment only"
+    )
+    secrets_dir: str = Field(
+        "/run/secrets", description="One file a setting, named like it; read from the environment only"
+    )
+
+
+class DatabaseSettings(_Section):
+    url: Annotated[
+        str, _known_scheme("sqlite+aiosqlite://", "sqlite://", "postgresql://", "postgresql+asyncpg://", "postgres://")
+    ] = Field(
+        "sqlite+aiosqlite:///var/undercroft.db",
+        repr=False,
+        description="sqlite+aiosqlite:///path or postgresql://user:password@host/name",
+    )
+    pool_size: int = Field(10, ge=1, le=200, description="Connections kept open, per process")
+    max_overflow: int = Field(10, ge=0, le=200, description="Connections opened beyond that under load")
+    pool_timeout_seconds: PositiveSeconds = Field(2, description="Wait for a free connection, then 503")
+    connect_timeout_seconds: PositiveSeconds = Field(1, description="Wait for a new connection")
+    statement_timeout_seconds: PositiveSeconds = Field(5, description="Longest statement")
+    lock_timeout_seconds: PositiveSeconds = Field(2, description="Longest wait for a lock")
+    prepared_statements: bool = Field(default=True, description="Switch off behind PgBouncer in transaction mode")
+
+
+class CacheSettings(_Section):
+    url: Annotated[str, _known_scheme("memory://", "redis://", "rediss://", "valkey://", "valkeys://", "unix://")] = (
+        Field("memory://", repr=False, description="memory:// or redis://host:6379/0")
+    )
+    timeout_seconds: PositiveSeconds = Field(0.1, description="Longest wait for one command")
+    breaker_seconds: PositiveSeconds = Field(2, description="After a failure the server is left alone for so long")
+    max_entries: int = Field(10_000, ge=1, description="Entries of the in-memory cache")
+    ttl_seconds: int = Field(300, ge=1, description="Life of an entry that is set without a ttl")
+    namespace: str = Field(
+        "undercroft", pattern=r"^[a-z0-9_-]{1,32}$", description="First part of each key on a shared server"
+    )
+
+
+class AuthSettings(_Section):
+    secret: SecretStr = Field(
+        SecretStr(""), description="At least 32 random bytes; `openssl rand -base64 48` makes one"
+    )
+    access_token_ttl_seconds: int = Field(600, ge=30, le=3600, description="Life of an access token")
+    refresh_token_ttl_seconds: int = Field(
+        14 * 86_400, ge=60, description="Idle life of a session: each refresh renews it"
+    )
+    session_ttl_seconds: int = Field(90 * 86_400, ge=60, description="Absolute life of a session")
+    refresh_grace_seconds: int = Field(
+        10, ge=0, le=60, description="A lost answer to a refresh may be asked for again so long"
+    )
+    require_verified_email: bool | None = Field(None, description="Default: true in production, else false")
+    password_hash_concurrency: int = Field(2, ge=1, le=64, description="Password hashes computed at once, per process")
+    login_failures_per_account: int = Field(10, ge=1, description="Per (account, address prefix) and 5 minutes")
+    login_failures_per_address: int = Field(40, ge=1, description="Per address and 5 minutes")
+    logins_per_address: int = Field(300, ge=100, description="Successful log-ins and refreshes, per address and minute")
+    registrations_per_address: int = Field(60, ge=1, description="Per address and minute")
+
+
+class HTTPSettings(_Section):
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on")
+    workers: int = Field(1, ge=1, le=256, description="Processes")
+    root_path: str = Field("", pattern=r"^(/[^/]+)*$", description="Path prefix that a proxy in front strips")
+    allowed_hosts: StringList = Field(
+        (), description="Names that this service answers to; development and test add localhost"
+    )
+    trusted_proxies: NetworkList = Field((), description="Addresses or networks whose X-Forwarded-* headers count")
+    cors_origins: StringList = Field((), description="Origins of browsers that may call")
+    cors_allow_credentials: bool = Field(default=False, description="Cookies across origins; never with origin *")
+    docs: bool | None = Field(
+        None, description="/docs and /openapi.json; default: on in development and test, refused in production"
+    )
+    max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Longest request body, then 413")
+    max_concurrency: int = Field(1000, ge=1, description="Requests under way at once, per process, then 503")
+    request_timeout_seconds: PositiveSeconds = Field(
+        10, description="Deadline of a whole request until its answer starts"
+    )
+    shutdown_seconds: PositiveSeconds = Field(20, description="Requests under way may finish so long at shutdown")
+
+
+class LogSettings(_Section):
+    level: Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="Lowest level that is written"
+    )
+    format: Literal["auto", "json", "text"] = Field("auto", description="auto: json in production, text elsewhere")
+
+
+class RetrySettings(_Section):
+    total_seconds: PositiveSeconds = Field(30, description="Longest time for one call, its retries included")
+    first_delay_seconds: PositiveSeconds = Field(
+        0.2, description="Upper bound of the first pause; it doubles (full jitter)"
+    )
+    max_delay_seconds: PositiveSeconds = Field(5, description="Upper bound of any pause")
+    budget_ratio: float = Field(0.2, ge=0, le=1, description="Retries per first try, over the whole process")
+    budget_min_per_second: float = Field(1, ge=0, le=1000, description="Retries that are always allowed, per second")
+
+
+class _Prefixed(EnvSettingsSource):
+    """Only SECTION__NAME is ours: a shell's own LOG, PORT, DEBUG or USER changes nothing."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        sections = "|".join(self.settings_cls.model_fields)
+        ours = re.compile(rf"(?i)({sections}){DELIMITER}.")
+        return {name: value for name, value in super()._load_env_vars().items() if ours.match(name)}
+
+
+class _Environment(_Prefixed, EnvSettingsSource):
+    pass
+
+
+class _EnvFile(_Prefixed, DotEnvSettingsSource):
+    def __call__(self) -> dict[str, Any]:
+        # The base class would hand over each leftover line of the file under its flat name.
+        return EnvSettingsSource.__call__(self)
+
+
+class _SecretFiles(_Prefixed, NestedSecretsSettingsSource):
+    pass
+
+
+def _place(name: str) -> str:
+    default: str = AppSettings.model_fields[name].default
+    return os.environ.get(setting_name("app", name), default)
+
+
+class Settings(BaseSettings):
+    """Sources, strongest first: arguments, environment, `.env`, settings file, secrets directory, defaults."""
+
+    model_config = SettingsConfigDict(
+        env_nested_delimiter=DELIMITER,
+        env_file=".env",
+        secrets_dir_missing="ok",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    app: AppSettings = Field(default_factory=AppSettings)
+    db: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    http: HTTPSettings = Field(default_factory=HTTPSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    retry: RetrySettings = Field(default_factory=RetrySettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by the one that knows our prefixes
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        env_file = dotenv_settings.env_file if isinstance(dotenv_settings, DotEnvSettingsSource) else None
+        return (
+            init_settings,
+            _Environment(settings_cls),
+            _EnvFile(settings_cls, env_file=env_file),
+            TomlConfigSettingsSource(settings_cls, toml_file=_place("config_file")),
+            _SecretFiles(file_secret_settings, secrets_dir=_place("secrets_dir")),
+        )
+
+    @property
+    def production(self) -> bool:
+        return self.app.env is Env.PRODUCTION
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        return (
+            self.http.allowed_hosts
+            if self.production
+            else (*self.http.allowed_hosts, "localhost", "127.0.0.1", "[::1]")
+        )
+
+    @property
+    def docs_enabled(self) -> bool:
+        return not self.production if self.http.docs is None else self.http.docs
+
+    @property
+    def verified_email_required(self) -> bool:
+        return self.production if self.auth.require_verified_email is None else self.auth.require_verified_email
+
+    @property
+    def json_logs(self) -> bool:
+        return self.production if self.log.format == "auto" else self.log.format == "json"
+
+
+def load_settings(**overrides: Any) -> Settings:  # Any: whatever a section takes, validated below
+    """Read the settings from their sources.
+
+    Raises:
+        ConfigurationError: names each setting that is wrong, without its value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError(
+            [_explain(e["loc"], e["type"], e["msg"]) for e in error.errors(include_input=False)]
+        ) from None
+    except (SettingsError, OSError, ValueError) as error:
+        # A source that cannot be read at all: bad TOML, bad JSON in a list, an unreadable file.
+        raise ConfigurationError([str(error).splitlines()[0]]) from None
+
+
+def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = setting_name(*loc)
+    if kind != "extra_forbidden":
+        return f"{name}: {message}"
+    known = [setting_name(section, field) for section, field in all_settings()]
+    guess = difflib.get_close_matches(name, known, n=1)
+    return f"{name}: no such setting" + (f"; did you mean {guess[0]}?" if guess else "")
+
+
+def setting_name(*loc: int | str) -> str:
+    """The name that an environment uses: ("app", "max_retries") is APP__MAX_RETRIES."""
+    return DELIMITER.join(str(part).upper() for part in loc[:2])
+
+
+def all_settings() -> dict[tuple[str, str], FieldInfo]:
+    """Each setting by (section, name), in order."""
+    found = {}
+    for section, outer in Settings.model_fields.items():
+        assert outer.annotation is not None
+        for name, field in outer.annotation.model_fields.items():
+            found[section, name] = field
+    return found
+
+
+def refuse_weak(settings: Settings) -> None:
+    """Stop a process that would run with settings that nobody means in production.
+
+    Raises:
+        ConfigurationError: names each setting, never a value.
+    """
+    problems = [f"{name}: {reason}" for name, weak, reason in _weaknesses(settings) if weak]
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
+    production, http, app = settings.production, settings.http, settings.app
+    several_workers = http.workers > 1
+    secret = settings.auth.secret.get_secret_value()
+    other_secrets = (urlsplit(settings.db.url).password, urlsplit(settings.cache.url).password)
+    advice = AuthSettings.model_fields["secret"].description
+    return [
+        (
+            "HTTP__CORS_ORIGINS",
+            http.cors_allow_credentials and "*" in http.cors_origins,
+            "* together with HTTP__CORS_ALLOW_CREDENTIALS lets any page act for a user",
+        ),
+        (
+            "CACHE__URL",
+            several_workers and settings.cache.url.startswith("memory"),
+            "memory:// is not shared by several workers (HTTP__WORKERS)",
+        ),
+        (
+            "DB__URL",
+            several_workers and settings.db.url.startswith("sqlite"),
+            "SQLite is for one worker (HTTP__WORKERS)",
+        ),
+        ("AUTH__SECRET", production and not secret, f"missing; {advice}"),
+        ("AUTH__SECRET", production and secret != "" and weak_secret(secret), f"too weak; {advice}"),
+        (
+            "AUTH__SECRET",
+            production and secret != "" and secret in other_secrets,
+            "also the password in DB__URL or CACHE__URL; one secret, one purpose",
+        ),
+        ("APP__DEBUG", production and app.debug, "is for development"),
+        ("HTTP__DOCS", production and bool(http.docs), "open API docs are for development and test"),
+        (
+            "HTTP__ALLOWED_HOSTS",
+            production and not http.allowed_hosts,
+            "missing; name the hosts that this service answers to",
+        ),
+        ("HTTP__ALLOWED_HOSTS", production and "*" in http.allowed_hosts, "* answers to any name"),
+    ]
+
+
+def weak_secret(secret: str) -> bool:
+    return (
+        len(secret.encode()) < MIN_SECRET_BYTES
+        or len(set(secret)) < MIN_DISTINCT_CHARACTERS
+        or KNOWN_SECRETS.search(secret) is not None
+    )
+
+
+_current: Settings | None = None
+
+
+def get_settings() -> Settings:
+    """The settings of the process: those given to `create_app`, else read once from their sources."""
+    return _current if _current is not None else use_settings(load_settings())
+
+
+def use_settings(settings: Settings) -> Settings:
+    """Make these the settings of the process."""
+    global _current  # noqa: PLW0603 - settings belong to the process; one app per process
+    _current = settings
+    return settings

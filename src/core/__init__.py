@@ -1,0 +1,1 @@
+"""The business: what a team deletes and replaces by its own."""

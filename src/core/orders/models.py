@@ -1,0 +1,69 @@
+"""Tables of orders and their lines."""
+
+import secrets
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Enum, Index
+from sqlmodel import Field, SQLModel
+
+from src.mixins import TimestampMixin
+from src.shared.types import new_id
+
+# Crockford's base 32: no letter that is read as a digit.
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class OrderStatus(StrEnum):
+    PLACED = "placed"
+    CANCELLED = "cancelled"
+
+
+def new_order_number() -> str:
+    """50 random bits: a number that counts would tell customers how much is sold."""
+    digits = "".join(secrets.choice(_ALPHABET) for _ in range(10))
+    return f"{digits[:5]}-{digits[5:]}"
+
+
+class Order(SQLModel, TimestampMixin, table=True):
+    __tablename__ = "orders"
+    __table_args__ = (
+        CheckConstraint("total_minor >= 0", name="total_not_negative"),
+        Index("ix_orders_customer_id_created_at", "customer_id", "created_at"),
+    )
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    number: str = Field(default_factory=new_order_number, max_length=16, unique=True)
+    customer_id: UUID = Field(foreign_key="users.id")
+    status: OrderStatus = Field(
+        default=OrderStatus.PLACED,
+        sa_column=Column(
+            # Text with a CHECK: PostgreSQL's own enum types cannot be altered within a transaction.
+            Enum(
+                OrderStatus,
+                native_enum=False,
+                create_constraint=True,
+                length=16,
+                name="order_status",
+                values_callable=lambda members: [m.value for m in members],
+            ),
+            nullable=False,
+        ),
+    )
+    total_minor: int = Field(sa_type=BigInteger)
+    currency: str = Field(max_length=3)
+    version: int = Field(default=1)
+
+
+class OrderLine(SQLModel, table=True):
+    """A snapshot: what the product was called and cost when it was ordered."""
+
+    __tablename__ = "order_lines"
+    __table_args__ = (CheckConstraint("quantity > 0", name="quantity_positive"),)
+
+    order_id: UUID = Field(foreign_key="orders.id", primary_key=True, ondelete="CASCADE")
+    product_id: UUID = Field(foreign_key="products.id", primary_key=True, index=True)
+    sku: str = Field(max_length=64)
+    name: str = Field(max_length=255)
+    unit_price_minor: int = Field(sa_type=BigInteger)
+    quantity: int

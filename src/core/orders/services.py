@@ -1,0 +1,134 @@
+"""Placing, reading and cancelling orders."""
+
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from src.core.orders.models import Order, OrderLine, OrderStatus
+from src.core.orders.schemas import (
+    OrderFilters,
+    OrderItemResponse,
+    OrderResponse,
+    OrderStatsResponse,
+    OrderSummaryResponse,
+    PlaceOrderRequest,
+)
+from src.core.products import services as products
+from src.exceptions import BusinessException
+from src.shared.errors import ErrorCode
+
+TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
+    OrderStatus.PLACED: frozenset({OrderStatus.CANCELLED}),
+    OrderStatus.CANCELLED: frozenset(),
+}
+"""Where an order can go from where it is."""
+
+_ORDERS: dict[str, tuple[Any, ...]] = {  # Any: columns of several types
+    "created_at": (col(Order.created_at), col(Order.id)),
+    "-created_at": (col(Order.created_at).desc(), col(Order.id).desc()),
+    "total_minor": (col(Order.total_minor), col(Order.id)),
+    "-total_minor": (col(Order.total_minor).desc(), col(Order.id).desc()),
+}
+
+
+def select_orders(filters: OrderFilters, *, visible_to: UUID | None) -> SelectOfScalar[Order]:
+    """`visible_to` sees their own orders only; None sees everybody's."""
+    query = select(Order).order_by(*_ORDERS[filters.sort])
+    if visible_to is not None:
+        query = query.where(Order.customer_id == visible_to)
+    if filters.customer_id is not None:
+        query = query.where(Order.customer_id == filters.customer_id)
+    if filters.status is not None:
+        query = query.where(Order.status == filters.status)
+    return query
+
+
+async def place_order(session: AsyncSession, request: PlaceOrderRequest, *, customer_id: UUID) -> OrderResponse:
+    """All lines or none; the same product twice is one line.
+
+    Refused: PRODUCT_NOT_FOUND, PRODUCT_NOT_FOR_SALE, PRODUCT_OUT_OF_STOCK, ORDER_MIXED_CURRENCIES, ORDER_TOTAL_CHANGED.
+    """
+    basket: Counter[UUID] = Counter()
+    for item in request.items:
+        basket[item.product_id] += item.quantity
+    reserved = await products.reserve_stock(
+        session, [products.StockLine(product_id, quantity) for product_id, quantity in basket.items()]
+    )
+    currencies = sorted({line.currency for line in reserved})
+    if len(currencies) > 1:
+        raise BusinessException(ErrorCode.ORDER_MIXED_CURRENCIES, data={"currencies": currencies})
+    total_minor = sum(line.unit_price_minor * line.quantity for line in reserved)
+    if request.expected_total_minor not in (None, total_minor):
+        raise BusinessException(ErrorCode.ORDER_TOTAL_CHANGED, data={"total_minor": total_minor})
+    order = Order(customer_id=customer_id, total_minor=total_minor, currency=currencies[0])
+    session.add(order)
+    await session.flush()
+    lines = [
+        OrderLine(
+            order_id=order.id,
+            product_id=line.product_id,
+            sku=line.sku,
+            name=line.name,
+            unit_price_minor=line.unit_price_minor,
+            quantity=line.quantity,
+        )
+        for line in reserved
+    ]
+    session.add_all(lines)
+    return _letter(order, lines)
+
+
+async def get_order(session: AsyncSession, order_id: UUID, *, visible_to: UUID | None) -> OrderResponse:
+    """Refused: ORDER_NOT_FOUND, for somebody else's too."""
+    order = (await session.execute(_visible(order_id, visible_to))).scalar_one_or_none()
+    if order is None:
+        raise BusinessException(ErrorCode.ORDER_NOT_FOUND)
+    return _letter(order, await _lines(session, order_id))
+
+
+async def cancel_order(session: AsyncSession, order_id: UUID, *, visible_to: UUID | None) -> OrderResponse:
+    """The reserved stock goes back, once. Refused: ORDER_NOT_FOUND, ORDER_TRANSITION_NOT_ALLOWED."""
+    # Locked before it is judged: of two cancels at once the second must see the first.
+    order = (await session.execute(_visible(order_id, visible_to).with_for_update())).scalar_one_or_none()
+    if order is None:
+        raise BusinessException(ErrorCode.ORDER_NOT_FOUND)
+    _move(order, OrderStatus.CANCELLED)
+    lines = await _lines(session, order_id)
+    await products.release_stock(session, [products.StockLine(line.product_id, line.quantity) for line in lines])
+    return _letter(order, lines)
+
+
+def _visible(order_id: UUID, visible_to: UUID | None) -> SelectOfScalar[Order]:
+    query = select(Order).where(Order.id == order_id)
+    return query if visible_to is None else query.where(Order.customer_id == visible_to)
+
+
+def _move(order: Order, status: OrderStatus) -> None:
+    allowed = TRANSITIONS[order.status]
+    if status not in allowed:
+        raise BusinessException(
+            ErrorCode.ORDER_TRANSITION_NOT_ALLOWED, data={"status": order.status, "allowed": sorted(allowed)}
+        )
+    order.status = status
+    order.version += 1
+
+
+async def _lines(session: AsyncSession, order_id: UUID) -> list[OrderLine]:
+    query = select(OrderLine).where(OrderLine.order_id == order_id).order_by(col(OrderLine.product_id))
+    return list((await session.execute(query)).scalars())
+
+
+def _letter(order: Order, lines: list[OrderLine]) -> OrderResponse:
+    summary = OrderSummaryResponse.model_validate(order)
+    return OrderResponse(**summary.model_dump(), items=[OrderItemResponse.model_validate(line) for line in lines])
+
+
+async def get_stats(session: AsyncSession) -> OrderStatsResponse:
+    counted = await session.execute(select(Order.status, func.count()).group_by(col(Order.status)))
+    by_status = {OrderStatus(status): count for status, count in counted}
+    return OrderStatsResponse(total=sum(by_status.values()), by_status=by_status)

@@ -1,0 +1,1 @@
+"""What is for sale, and how much of it there is."""

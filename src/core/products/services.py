@@ -1,0 +1,230 @@
+"""What can be done with products and their stock."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import or_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from src.core.products.models import MovementKind, Product, ProductStatus, StockMovement
+from src.core.products.schemas import (
+    MAX_STOCK,
+    AdjustStockRequest,
+    CreateProductRequest,
+    ProductFilters,
+    UpdateProductRequest,
+    sku_key,
+)
+from src.exceptions import BusinessException
+from src.shared.errors import ErrorCode
+
+_ORDERS: dict[str, tuple[Any, ...]] = {  # Any: columns of several types
+    "created_at": (col(Product.created_at), col(Product.id)),
+    "-created_at": (col(Product.created_at).desc(), col(Product.id).desc()),
+    "name": (col(Product.name), col(Product.id)),
+    "-name": (col(Product.name).desc(), col(Product.id).desc()),
+    "price_minor": (col(Product.price_minor), col(Product.id)),
+    "-price_minor": (col(Product.price_minor).desc(), col(Product.id).desc()),
+    "sku": (col(Product.sku_key), col(Product.id)),
+    "-sku": (col(Product.sku_key).desc(), col(Product.id).desc()),
+}
+_AVAILABLE = col(Product.on_hand) - col(Product.reserved)
+
+
+@dataclass(frozen=True, slots=True)
+class StockLine:
+    """So many of a product: what other domains ask for."""
+
+    product_id: UUID
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReservedLine:
+    """What was reserved, as it was called and priced in that moment."""
+
+    product_id: UUID
+    sku: str
+    name: str
+    unit_price_minor: int
+    currency: str
+    quantity: int
+
+
+def select_products(filters: ProductFilters, *, drafts: bool) -> SelectOfScalar[Product]:
+    """Without `drafts` they do not exist, whatever the filter asks for."""
+    query = select(Product).where(Product.status == filters.status).order_by(*_ORDERS[filters.sort])
+    if not drafts:
+        query = query.where(Product.status != ProductStatus.DRAFT)
+    if filters.q is not None:
+        query = query.where(
+            or_(
+                col(Product.name).icontains(filters.q, autoescape=True),
+                col(Product.sku_key).contains(sku_key(filters.q), autoescape=True),
+            )
+        )
+    if filters.currency is not None:
+        query = query.where(Product.currency == filters.currency)
+    if filters.min_price_minor is not None:
+        query = query.where(Product.price_minor >= filters.min_price_minor)
+    if filters.max_price_minor is not None:
+        query = query.where(Product.price_minor <= filters.max_price_minor)
+    if filters.in_stock is not None:
+        query = query.where(_AVAILABLE > 0 if filters.in_stock else _AVAILABLE <= 0)
+    return query
+
+
+async def get_product(session: AsyncSession, product_id: UUID, *, drafts: bool) -> Product:
+    product = await session.get(Product, product_id)
+    if product is None or (product.status is ProductStatus.DRAFT and not drafts):
+        raise BusinessException(ErrorCode.PRODUCT_NOT_FOUND)
+    return product
+
+
+async def create_product(session: AsyncSession, request: CreateProductRequest, *, actor_id: UUID) -> Product:
+    """Refused: SKU_TAKEN."""
+    product = Product(**request.model_dump(exclude={"stock"}), sku_key=sku_key(request.sku), on_hand=request.stock)
+    try:
+        async with session.begin_nested():
+            session.add(product)
+    except IntegrityError:
+        raise BusinessException(ErrorCode.SKU_TAKEN) from None
+    if request.stock:
+        session.add(
+            StockMovement(
+                product_id=product.id,
+                kind=MovementKind.INITIAL,
+                quantity=request.stock,
+                reason="initial stock",
+                actor_id=actor_id,
+            )
+        )
+    return product
+
+
+async def update_product(
+    session: AsyncSession, product_id: UUID, changes: UpdateProductRequest, *, expected_version: int | None
+) -> Product:
+    """Refused: PRODUCT_NOT_FOUND, VERSION_MISMATCH when somebody else's edit came first."""
+    values = {name: value for name, value in changes.model_dump(exclude_unset=True).items() if value is not None}
+    edit = (
+        update(Product)
+        .where(col(Product.id) == product_id)
+        .values(**values, version=Product.version + 1)
+        .returning(Product)
+    )
+    if expected_version is not None:
+        edit = edit.where(col(Product.version) == expected_version)
+    edited = (await session.execute(edit)).scalar_one_or_none()
+    if edited is None:
+        current = await get_product(session, product_id, drafts=True)
+        raise BusinessException(ErrorCode.VERSION_MISMATCH, data={"version": current.version})
+    return edited
+
+
+async def archive_product(session: AsyncSession, product_id: UUID) -> None:
+    """It leaves the shop and stays in old orders. Refused: PRODUCT_NOT_FOUND."""
+    await update_product(
+        session, product_id, UpdateProductRequest(status=ProductStatus.ARCHIVED), expected_version=None
+    )
+
+
+async def adjust_stock(
+    session: AsyncSession, product_id: UUID, request: AdjustStockRequest, *, actor_id: UUID
+) -> Product:
+    """Refused: PRODUCT_NOT_FOUND, STOCK_OUT_OF_RANGE."""
+    on_hand = col(Product.on_hand) + request.delta
+    adjusted = await session.execute(
+        update(Product)
+        .where(col(Product.id) == product_id, on_hand >= col(Product.reserved), on_hand <= MAX_STOCK)
+        .values(on_hand=on_hand)
+        .returning(Product)
+    )
+    product = adjusted.scalar_one_or_none()
+    if product is None:
+        current = await get_product(session, product_id, drafts=True)
+        raise BusinessException(ErrorCode.STOCK_OUT_OF_RANGE, data={"available": current.stock, "highest": MAX_STOCK})
+    session.add(
+        StockMovement(
+            product_id=product_id,
+            kind=MovementKind.ADJUSTMENT,
+            quantity=request.delta,
+            reason=request.reason,
+            actor_id=actor_id,
+        )
+    )
+    return product
+
+
+async def select_movements(session: AsyncSession, product_id: UUID) -> SelectOfScalar[StockMovement]:
+    """Newest first. Refused: PRODUCT_NOT_FOUND."""
+    await get_product(session, product_id, drafts=True)
+    return (
+        select(StockMovement)
+        .where(StockMovement.product_id == product_id)
+        .order_by(col(StockMovement.created_at).desc(), col(StockMovement.id).desc())
+    )
+
+
+async def reserve_stock(session: AsyncSession, lines: Iterable[StockLine]) -> list[ReservedLine]:
+    """All lines or none; one line a product.
+
+    Refused: PRODUCT_NOT_FOUND, PRODUCT_NOT_FOR_SALE, PRODUCT_OUT_OF_STOCK (`data.items` lists every short line).
+    """
+    reserved, short = [], []
+    # In id order, so that two baskets with the same goods queue up instead of deadlocking.
+    for line in sorted(lines, key=lambda line: line.product_id):
+        taken = await _reserve(session, line)
+        if taken is None:
+            short.append(await _shortage(session, line))
+        else:
+            reserved.append(taken)
+    if short:
+        raise BusinessException(ErrorCode.PRODUCT_OUT_OF_STOCK, data={"items": short})
+    return reserved
+
+
+async def _reserve(session: AsyncSession, line: StockLine) -> ReservedLine | None:
+    # Decided in the database: between a look and a write, somebody else buys.
+    row = (
+        await session.execute(
+            update(Product)
+            .where(
+                col(Product.id) == line.product_id,
+                col(Product.status) == ProductStatus.ACTIVE,
+                line.quantity <= _AVAILABLE,
+            )
+            .values(reserved=col(Product.reserved) + line.quantity, updated_at=col(Product.updated_at))
+            .returning(col(Product.sku), col(Product.name), col(Product.price_minor), col(Product.currency))
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    sku, name, price_minor, currency = row
+    return ReservedLine(line.product_id, sku, name, price_minor, currency, line.quantity)
+
+
+async def _shortage(session: AsyncSession, line: StockLine) -> dict[str, str | int]:
+    query = select(Product.sku, Product.status, _AVAILABLE).where(Product.id == line.product_id)
+    row = (await session.execute(query)).one_or_none()
+    if row is None or row[1] is ProductStatus.DRAFT:
+        raise BusinessException(ErrorCode.PRODUCT_NOT_FOUND, data={"product_id": str(line.product_id)})
+    sku, status, available = row
+    if status is not ProductStatus.ACTIVE:
+        raise BusinessException(ErrorCode.PRODUCT_NOT_FOR_SALE, data={"product_id": str(line.product_id)})
+    return {"product_id": str(line.product_id), "sku": sku, "requested": line.quantity, "available": available}
+
+
+async def release_stock(session: AsyncSession, lines: Sequence[StockLine]) -> None:
+    """Give back what `reserve_stock` took."""
+    for line in sorted(lines, key=lambda line: line.product_id):
+        await session.execute(
+            update(Product)
+            .where(col(Product.id) == line.product_id)
+            .values(reserved=col(Product.reserved) - line.quantity, updated_at=col(Product.updated_at))
+        )

@@ -1,0 +1,91 @@
+"""Hanging up the service: `create_app()` and what happens around its life."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from loguru import logger
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from src import __version__
+from src.cache import close_cache
+from src.config import Settings, get_settings, refuse_weak, use_settings
+from src.http.docs import install_docs
+from src.http.envelope import install_envelope
+from src.http.errors import install_error_handlers
+from src.http.idempotency import install_idempotency
+from src.http.middleware import Guard, Limits, Proxies
+from src.http.openapi import install_openapi, operation_id
+from src.http.readiness import get_readiness
+from src.http.router import root
+from src.shared.database import close_engine
+from src.shared.logging import set_up_logging, shut_down_logging
+
+
+class Undercroft(FastAPI):
+    """FastAPI, with what stands around each request built in: the guard is the outermost layer whatever a team
+    adds with `add_middleware`, and the routes get their envelopes when the app starts, those added later included."""
+
+    settings: Settings
+
+    def build_middleware_stack(self) -> ASGIApp:
+        install_envelope(self)
+        stack: ASGIApp = super().build_middleware_stack()
+        stack = Limits(stack, self.settings)
+        stack = Proxies(stack, self.settings.http.trusted_proxies)
+        return Guard(stack)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service. `settings`, or those of the process's sources, become the settings of the process.
+
+    Raises:
+        ConfigurationError: names each setting that is missing, weak or wrong.
+    """
+    settings = use_settings(settings) if settings is not None else get_settings()
+    refuse_weak(settings)
+    app = Undercroft(
+        title=settings.app.name,
+        version=__version__,
+        lifespan=_lifespan,
+        # The pages are ours, without a foreign host; a redirect for a slash would follow the Host header.
+        openapi_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+        root_path=settings.http.root_path,
+    )
+    app.settings = settings
+    app.include_router(root)
+    install_error_handlers(app)
+    install_idempotency(app)
+    install_openapi(app)
+    if settings.docs_enabled:
+        install_docs(app)
+    if settings.http.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.http.cors_origins,
+            allow_credentials=settings.http.cors_allow_credentials,
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Idempotency-Replayed", "Retry-After"],
+        )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    assert isinstance(app, Undercroft)
+    set_up_logging(app.settings)
+    readiness = await get_readiness()
+    readiness.draining = False
+    logger.bind(env=app.settings.app.env.value).info("Started")
+    try:
+        yield
+    finally:
+        readiness.draining = True
+        logger.info("Stopping")
+        await close_cache()
+        await close_engine()
+        shut_down_logging()

@@ -1,0 +1,1 @@
+"""One file a domain, named like it: a controller turns a letter into one service call."""

@@ -1,0 +1,51 @@
+"""Orders: one's own, or everybody's for those who may."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from fastapi_pagination import Page
+from fastapi_pagination.ext.sqlalchemy import apaginate
+
+from src.auth.dependencies import CurrentGrants, CurrentUser
+from src.core.orders import services as orders
+from src.core.orders.schemas import OrderFilters, OrderResponse, OrderSummaryResponse, PlaceOrderRequest
+from src.http.idempotency import IdempotencyRequired, Idempotent
+from src.shared.database import SessionDep
+from src.shared.types import Id
+
+router = APIRouter()
+
+
+async def _readable(user: CurrentUser, grants: CurrentGrants) -> UUID | None:
+    return None if grants.allow("order:read") else user.id
+
+
+async def _changeable(user: CurrentUser, grants: CurrentGrants) -> UUID | None:
+    return None if grants.allow("order:update") else user.id
+
+
+Readable = Annotated[UUID | None, Depends(_readable)]
+Changeable = Annotated[UUID | None, Depends(_changeable)]
+
+
+@router.post("", status_code=201, dependencies=[IdempotencyRequired])
+async def place_order(request: PlaceOrderRequest, user: CurrentUser, session: SessionDep) -> OrderResponse:
+    return await orders.place_order(session, request, customer_id=user.id)
+
+
+@router.get("", response_model=Page[OrderSummaryResponse])
+async def list_orders(
+    filters: Annotated[OrderFilters, Query()], visible_to: Readable, session: SessionDep
+) -> Any:  # Any: as apaginate has it
+    return await apaginate(session, orders.select_orders(filters, visible_to=visible_to))
+
+
+@router.get("/{order_id}")
+async def get_order(order_id: Id, visible_to: Readable, session: SessionDep) -> OrderResponse:
+    return await orders.get_order(session, order_id, visible_to=visible_to)
+
+
+@router.post("/{order_id}/cancel", dependencies=[Idempotent])
+async def cancel_order(order_id: Id, visible_to: Changeable, session: SessionDep) -> OrderResponse:
+    return await orders.cancel_order(session, order_id, visible_to=visible_to)

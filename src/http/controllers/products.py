@@ -1,0 +1,100 @@
+"""Products and their stock."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi_pagination import Page
+from fastapi_pagination.ext.sqlalchemy import apaginate
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from src.auth import require_permissions
+from src.auth.dependencies import CurrentUser, GrantsOrNone
+from src.core.products import services as products
+from src.core.products.models import Product
+from src.core.products.schemas import (
+    AdjustStockRequest,
+    CreateProductRequest,
+    MovementResponse,
+    ProductFilters,
+    ProductResponse,
+    UpdateProductRequest,
+)
+from src.http.idempotency import IdempotencyRequired, Idempotent
+from src.shared.database import SessionDep
+from src.shared.types import Id
+
+router = APIRouter()
+
+_SEES_DRAFTS = "product:update"
+
+
+def _version(etag: str) -> str:
+    digits = etag.strip().removeprefix("W/").strip('"')
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):  # noqa: PLR2004 - a version fits 32 bits
+        raise PydanticCustomError("version_invalid", 'Write the version that you read, as in "3"')
+    return digits
+
+
+IfMatch = Annotated[
+    str | None,
+    AfterValidator(lambda etag: etag and _version(etag)),
+    Header(description='The `version` that you read, as in "3"'),
+]
+
+
+@router.get("", response_model=Page[ProductResponse])
+async def list_products(
+    filters: Annotated[ProductFilters, Query()], grants: GrantsOrNone, session: SessionDep
+) -> Any:  # Any: as apaginate has it
+    return await apaginate(session, products.select_products(filters, drafts=grants.allow(_SEES_DRAFTS)))
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ProductResponse,
+    dependencies=[Depends(require_permissions("product:create")), Idempotent],
+)
+async def create_product(request: CreateProductRequest, user: CurrentUser, session: SessionDep) -> Product:
+    return await products.create_product(session, request, actor_id=user.id)
+
+
+@router.get("/{product_id}", response_model=ProductResponse)
+async def get_product(product_id: Id, grants: GrantsOrNone, session: SessionDep) -> Product:
+    return await products.get_product(session, product_id, drafts=grants.allow(_SEES_DRAFTS))
+
+
+@router.patch(
+    "/{product_id}",
+    response_model=ProductResponse,
+    dependencies=[Depends(require_permissions("product:update")), Idempotent],
+)
+async def update_product(
+    product_id: Id, request: UpdateProductRequest, session: SessionDep, if_match: IfMatch = None
+) -> Product:
+    expected_version = None if if_match is None else int(if_match)
+    return await products.update_product(session, product_id, request, expected_version=expected_version)
+
+
+@router.delete("/{product_id}", dependencies=[Depends(require_permissions("product:delete")), Idempotent])
+async def archive_product(product_id: Id, session: SessionDep) -> None:
+    await products.archive_product(session, product_id)
+
+
+@router.post(
+    "/{product_id}/stock",
+    response_model=ProductResponse,
+    dependencies=[Depends(require_permissions("stock:adjust")), IdempotencyRequired],
+)
+async def adjust_stock(product_id: Id, request: AdjustStockRequest, user: CurrentUser, session: SessionDep) -> Product:
+    return await products.adjust_stock(session, product_id, request, actor_id=user.id)
+
+
+@router.get(
+    "/{product_id}/stock/movements",
+    response_model=Page[MovementResponse],
+    dependencies=[Depends(require_permissions("stock:adjust"))],
+)
+async def list_movements(product_id: Id, session: SessionDep) -> Any:  # Any: as apaginate has it
+    return await apaginate(session, await products.select_movements(session, product_id))

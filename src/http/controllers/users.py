@@ -1,0 +1,82 @@
+"""Accounts, roles and the caller's own profile."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from fastapi_pagination import Page
+from fastapi_pagination.ext.sqlalchemy import apaginate
+
+from src.auth import require_permissions
+from src.auth import services as auth
+from src.auth.dependencies import CurrentGrants, CurrentUser
+from src.auth.schemas import CreateUserRequest
+from src.http.idempotency import Idempotent
+from src.shared.database import SessionDep
+from src.shared.types import Id
+from src.users import services as users
+from src.users.schemas import (
+    PermissionResponse,
+    RoleResponse,
+    SetRolesRequest,
+    UpdateProfileRequest,
+    UpdateUserRequest,
+    UserFilters,
+    UserResponse,
+    UserWithRolesResponse,
+)
+
+router = APIRouter()
+
+
+@router.get("/profile")
+async def get_profile(user: CurrentUser, session: SessionDep) -> UserWithRolesResponse:
+    return await users.get_user_with_roles(session, user.id)
+
+
+@router.patch("/profile", dependencies=[Idempotent])
+async def update_profile(
+    request: UpdateProfileRequest, user: CurrentUser, session: SessionDep
+) -> UserWithRolesResponse:
+    return await users.update_user(session, user.id, UpdateUserRequest(**request.model_dump(exclude_unset=True)))
+
+
+@router.get("/users", response_model=Page[UserResponse], dependencies=[Depends(require_permissions("user:read"))])
+async def list_users(filters: Annotated[UserFilters, Query()], session: SessionDep) -> Any:  # Any: as apaginate has it
+    return await apaginate(session, users.select_users(filters))
+
+
+@router.post("/users", status_code=201, dependencies=[Depends(require_permissions("user:create"))])
+async def create_user(request: CreateUserRequest, grants: CurrentGrants) -> UserWithRolesResponse:
+    return await auth.create_user(request, held=grants)
+
+
+@router.get("/users/{user_id}", dependencies=[Depends(require_permissions("user:read"))])
+async def get_user(user_id: Id, session: SessionDep) -> UserWithRolesResponse:
+    return await users.get_user_with_roles(session, user_id)
+
+
+@router.patch("/users/{user_id}", dependencies=[Depends(require_permissions("user:update")), Idempotent])
+async def update_user(user_id: Id, request: UpdateUserRequest, session: SessionDep) -> UserWithRolesResponse:
+    return await users.update_user(session, user_id, request)
+
+
+@router.delete("/users/{user_id}", dependencies=[Depends(require_permissions("user:delete"))])
+async def delete_user(user_id: Id, session: SessionDep) -> None:
+    await auth.delete_user(session, user_id)
+
+
+@router.put("/users/{user_id}/roles", dependencies=[Depends(require_permissions("role:assign")), Idempotent])
+async def set_roles(
+    user_id: Id, request: SetRolesRequest, grants: CurrentGrants, session: SessionDep
+) -> UserWithRolesResponse:
+    return await users.set_roles(session, user_id, request.roles, held=grants)
+
+
+@router.get("/roles", dependencies=[Depends(require_permissions("role:read"))])
+async def list_roles(session: SessionDep) -> list[RoleResponse]:
+    return await users.list_roles(session)
+
+
+@router.get("/permissions", dependencies=[Depends(require_permissions("role:read"))])
+async def list_permissions() -> list[PermissionResponse]:
+    return users.list_permissions()

@@ -1,0 +1,1 @@
+"""What three domains use, or the house's machinery; no business."""

@@ -1,0 +1,219 @@
+"""The engine, the session, and the ONE place that commits."""
+
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import asyncpg
+from fastapi import Depends
+from sqlalchemy import URL, Connection, MetaData, event, make_url
+from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlmodel import SQLModel
+
+from src.config import Settings, get_settings
+
+# Alembic can only drop or alter what has a name, on SQLite above all.
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def metadata() -> MetaData:
+    return SQLModel.metadata
+
+
+_engine: AsyncEngine | None = None
+_open_session: async_sessionmaker[AsyncSession] | None = None
+
+
+def get_engine() -> AsyncEngine:
+    """The engine of the process, opened on first use from its settings."""
+    global _engine, _open_session  # noqa: PLW0603 - one engine a process, as its settings are
+    if _engine is None:
+        _engine = create_engine(get_settings())
+        # A closed session stays closed: a stream that outlives its request opens `transaction()` itself,
+        # where a session that silently began again would never commit.
+        _open_session = async_sessionmaker(_engine, expire_on_commit=False, close_resets_only=False)
+    return _engine
+
+
+async def close_engine() -> None:
+    global _engine, _open_session
+    engine, _engine, _open_session = _engine, None, None
+    if engine is not None:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def transaction() -> AsyncIterator[AsyncSession]:
+    """One unit of work: committed at the end of the block, rolled back when the block raises.
+
+    For jobs, scripts, streams, background tasks, and for what must survive a refusal. On SQLite a second writer
+    waits for the first: inside a request, run it before the request's own session writes.
+    """
+    get_engine()
+    assert _open_session is not None
+    async with _open_session() as session, session.begin():
+        yield session
+
+
+async def _request_session() -> AsyncIterator[AsyncSession]:
+    async with transaction() as session:
+        yield session
+
+
+# FastAPI ends a dependency of scope "request", the default, AFTER the answer has left: a client would read 201 and
+# the COMMIT would fail behind it. Scope "function" ends before the first byte. It is asked for here, on the inner
+# generator, so that `Depends(get_session)` is safe as everybody types it. Nobody else may depend on
+# `_request_session`: FastAPI caches by (callable, scope), and the request would have two sessions.
+async def get_session(
+    session: Annotated[AsyncSession, Depends(_request_session, scope="function")],
+) -> AsyncSession:
+    """The request's session: one transaction, committed before the first byte of the answer, rolled back by a refusal."""
+    return session
+
+
+SessionDep = Annotated[AsyncSession, Depends(get_session)]
+
+
+# What the database, its driver or the network below it can raise; OSError and TimeoutError come from a connect.
+DATABASE_ERRORS: tuple[type[Exception], ...] = (
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+)
+# SQLSTATE classes: 08 connection, 53 resources, 57 operator intervention, 58 system, 40 asks for a retry;
+# 55P03 is a lock that did not come in time, 25P03 an idle transaction that the server ended, 25006 a standby.
+_OUTAGE_STATES = ("08", "53", "57", "58", "40", "55P03", "25P03", "25006")
+# SQLite's primary result codes: BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN.
+_OUTAGE_CODES = frozenset({5, 6, 7, 8, 10, 13, 14})
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database could not do its work now, so that the same request may succeed later."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or (error.orig is not None and is_outage(error.orig))
+    state = getattr(error, "sqlstate", None)
+    if state:
+        return str(state).startswith(_OUTAGE_STATES)
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in _OUTAGE_CODES
+    return isinstance(
+        error, PoolTimeoutError | asyncpg.InterfaceError | ConnectionError | TimeoutError | socket.gaierror
+    )
+
+
+def create_engine(settings: Settings) -> AsyncEngine:
+    url = database_url(settings)
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, settings)
+    return _postgres_engine(url, settings)
+
+
+def database_url(settings: Settings) -> URL:
+    """`DB__URL` with the driver that we use: operators write `postgresql://…` and `sqlite:///…`."""
+    url = make_url(settings.db.url)
+    driver = "sqlite+aiosqlite" if url.get_backend_name() == "sqlite" else "postgresql+asyncpg"
+    return url.set(drivername=driver)
+
+
+def _postgres_engine(url: URL, settings: Settings) -> AsyncEngine:
+    db = settings.db
+    connect_args: dict[str, Any] = {  # Any: asyncpg's own arguments
+        "timeout": db.connect_timeout_seconds,
+        # The server ends a statement first; this is for a server that no longer answers.
+        "command_timeout": db.statement_timeout_seconds + 1,
+        "server_settings": {
+            "application_name": settings.app.name,
+            "timezone": "UTC",
+            "statement_timeout": _milliseconds(db.statement_timeout_seconds),
+            "lock_timeout": _milliseconds(db.lock_timeout_seconds),
+            "idle_in_transaction_session_timeout": _milliseconds(settings.http.request_timeout_seconds),
+        },
+    }
+    if not db.prepared_statements:
+        connect_args |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    # libpq's word for it, which operators have in their URLs; asyncpg calls it ssl.
+    sslmode = url.query.get("sslmode")
+    if isinstance(sslmode, str):
+        url = url.difference_update_query(["sslmode"])
+        connect_args["ssl"] = sslmode
+    return create_async_engine(
+        url,
+        pool_size=db.pool_size,
+        max_overflow=db.max_overflow,
+        pool_timeout=db.pool_timeout_seconds,
+        pool_use_lifo=True,
+        hide_parameters=True,
+        connect_args=connect_args,
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, int(seconds * 1000)))
+
+
+def _sqlite_engine(url: URL, settings: Settings) -> AsyncEngine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    db = settings.db
+    engine = create_async_engine(
+        url,
+        pool_size=db.pool_size,
+        max_overflow=db.max_overflow,
+        # Writers queue up for the one lock, so a burst waits here as long as a request may take.
+        pool_timeout=settings.http.request_timeout_seconds,
+        hide_parameters=True,
+        connect_args={"timeout": db.lock_timeout_seconds},
+    )
+    event.listen(engine.sync_engine, "connect", _tune_sqlite)
+    event.listen(engine.sync_engine, "before_cursor_execute", _begin_before_first_write)
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:  # Any: the driver's connection, adapted
+    # The driver's own BEGIN is deferred: two such transactions that read and then write fail at once with BUSY.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+_READS = re.compile(
+    r"\s*(?:SELECT|PRAGMA|EXPLAIN|VALUES|WITH(?!.*\b(?:INSERT|UPDATE|DELETE)\b))", re.IGNORECASE | re.DOTALL
+)
+
+
+def _begin_before_first_write(
+    connection: Connection,
+    cursor: DBAPICursor,
+    statement: str,
+    _parameters: object,
+    context: ExecutionContext | None,
+    _executemany: bool,  # noqa: FBT001 - SQLAlchemy's signature
+) -> None:
+    """Reads see the last commit, as READ COMMITTED does on PostgreSQL; the first write, or a row lock that SQLite
+    cannot express, takes the write lock."""
+    if not _locks_rows(context) and _READS.match(statement):
+        return
+    driver_connection = connection.connection.driver_connection
+    if driver_connection is not None and not driver_connection.in_transaction:
+        cursor.execute("BEGIN IMMEDIATE")
+
+
+def _locks_rows(context: ExecutionContext | None) -> bool:
+    statement = getattr(getattr(context, "compiled", None), "statement", None)
+    return getattr(statement, "_for_update_arg", None) is not None

@@ -1,0 +1,193 @@
+"""The error-code catalogue: every code that a client can receive, its HTTP status and what to do about it.
+
+Five digits, grouped by the hundred: 100xx authentication, 200xx users, 300xx authorization, 400xx request,
+501xx products, 502xx orders and payment, 900xx system. Codes are published: they never change meaning.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class ErrorCode(IntEnum):
+    NOT_AUTHENTICATED = 10001
+    INVALID_CREDENTIALS = 10002
+    INVALID_TOKEN = 10003
+    INVALID_REFRESH_TOKEN = 10004
+    REFRESH_TOKEN_REUSED = 10005
+    WEAK_PASSWORD = 10006
+    TOO_MANY_ATTEMPTS = 10007
+    SESSION_NOT_FOUND = 10008
+
+    USER_NOT_FOUND = 20001
+    EMAIL_TAKEN = 20002
+    USERNAME_TAKEN = 20003
+    ROLE_NOT_FOUND = 20004
+    LAST_ADMIN = 20005
+
+    PERMISSION_DENIED = 30001
+    ROLE_REQUIRED = 30002
+    GRANT_NOT_HELD = 30003
+
+    INVALID_REQUEST = 40001
+    IDEMPOTENCY_KEY_REQUIRED = 40002
+    IDEMPOTENCY_KEY_REUSED = 40003
+    IDEMPOTENCY_IN_PROGRESS = 40004
+    VERSION_MISMATCH = 40005
+    BODY_TOO_LARGE = 40006
+    HOST_NOT_ALLOWED = 40007
+    HEADERS_TOO_LARGE = 40008
+
+    PRODUCT_OUT_OF_STOCK = 50101
+    PRODUCT_NOT_FOUND = 50102
+    SKU_TAKEN = 50103
+    PRODUCT_NOT_FOR_SALE = 50104
+    STOCK_OUT_OF_RANGE = 50105
+
+    ORDER_NOT_FOUND = 50201
+    ORDER_TRANSITION_NOT_ALLOWED = 50202
+    ORDER_TOTAL_CHANGED = 50203
+    ORDER_MIXED_CURRENCIES = 50204
+
+    INTERNAL_ERROR = 90001
+    SERVICE_UNAVAILABLE = 90002
+    DEADLINE_EXCEEDED = 90003
+    CONFLICTING_WRITE = 90004
+
+
+ERROR_CODE_TO_HTTP = {
+    ErrorCode.NOT_AUTHENTICATED: 401,
+    ErrorCode.INVALID_CREDENTIALS: 401,
+    ErrorCode.INVALID_TOKEN: 401,
+    ErrorCode.INVALID_REFRESH_TOKEN: 401,
+    ErrorCode.REFRESH_TOKEN_REUSED: 401,
+    ErrorCode.WEAK_PASSWORD: 422,
+    ErrorCode.TOO_MANY_ATTEMPTS: 429,
+    ErrorCode.SESSION_NOT_FOUND: 404,
+    ErrorCode.USER_NOT_FOUND: 404,
+    ErrorCode.EMAIL_TAKEN: 409,
+    ErrorCode.USERNAME_TAKEN: 409,
+    ErrorCode.ROLE_NOT_FOUND: 404,
+    ErrorCode.LAST_ADMIN: 409,
+    ErrorCode.PERMISSION_DENIED: 403,
+    ErrorCode.ROLE_REQUIRED: 403,
+    ErrorCode.GRANT_NOT_HELD: 403,
+    ErrorCode.INVALID_REQUEST: 422,
+    ErrorCode.IDEMPOTENCY_KEY_REQUIRED: 400,
+    ErrorCode.IDEMPOTENCY_KEY_REUSED: 422,
+    ErrorCode.IDEMPOTENCY_IN_PROGRESS: 409,
+    ErrorCode.VERSION_MISMATCH: 412,
+    ErrorCode.BODY_TOO_LARGE: 413,
+    ErrorCode.HOST_NOT_ALLOWED: 400,
+    ErrorCode.HEADERS_TOO_LARGE: 431,
+    ErrorCode.PRODUCT_OUT_OF_STOCK: 409,
+    ErrorCode.PRODUCT_NOT_FOUND: 404,
+    ErrorCode.SKU_TAKEN: 409,
+    ErrorCode.PRODUCT_NOT_FOR_SALE: 409,
+    ErrorCode.STOCK_OUT_OF_RANGE: 409,
+    ErrorCode.ORDER_NOT_FOUND: 404,
+    ErrorCode.ORDER_TRANSITION_NOT_ALLOWED: 409,
+    ErrorCode.ORDER_TOTAL_CHANGED: 409,
+    ErrorCode.ORDER_MIXED_CURRENCIES: 422,
+    ErrorCode.INTERNAL_ERROR: 500,
+    ErrorCode.SERVICE_UNAVAILABLE: 503,
+    ErrorCode.DEADLINE_EXCEEDED: 503,
+    ErrorCode.CONFLICTING_WRITE: 409,
+}
+
+
+class Explanation(NamedTuple):
+    meaning: str
+    """One sentence for people; also the `msg` when the code is raised without one."""
+    advice: str
+    """What the caller can do."""
+
+
+ERROR_CODE_EXPLAINED = {
+    ErrorCode.NOT_AUTHENTICATED: Explanation("Log in first", "Send `Authorization: Bearer <access token>`."),
+    ErrorCode.INVALID_CREDENTIALS: Explanation(
+        "E-mail or password is wrong",
+        "Check both; the answer is the same whatever was wrong, or for an account that may not log in.",
+    ),
+    ErrorCode.INVALID_TOKEN: Explanation(
+        "The access token is not valid", "It expired, was revoked or is not ours: refresh, or log in again."
+    ),
+    ErrorCode.INVALID_REFRESH_TOKEN: Explanation("The refresh token is not valid", "Log in again."),
+    ErrorCode.REFRESH_TOKEN_REUSED: Explanation(
+        "The refresh token was used before",
+        "The session was ended, since somebody else may hold the token: log in again.",
+    ),
+    ErrorCode.WEAK_PASSWORD: Explanation("The password is easy to guess", "Choose a longer or less common one."),
+    ErrorCode.TOO_MANY_ATTEMPTS: Explanation("Too many attempts", "Wait for the seconds that `Retry-After` gives."),
+    ErrorCode.SESSION_NOT_FOUND: Explanation("No such session", "List your sessions; it may have ended."),
+    ErrorCode.USER_NOT_FOUND: Explanation("No such user", "Check the id."),
+    ErrorCode.EMAIL_TAKEN: Explanation("The e-mail address is taken", "Log in, or use another address."),
+    ErrorCode.USERNAME_TAKEN: Explanation("The user name is taken", "Choose another one."),
+    ErrorCode.ROLE_NOT_FOUND: Explanation("No such role", "`data.missing` names it; list the roles."),
+    ErrorCode.LAST_ADMIN: Explanation("The last administrator stays", "Make somebody else an administrator first."),
+    ErrorCode.PERMISSION_DENIED: Explanation(
+        "You may not do this", "`data.required` names the permissions; ask an administrator."
+    ),
+    ErrorCode.ROLE_REQUIRED: Explanation(
+        "You may not do this", "`data.required` names the roles; ask an administrator."
+    ),
+    ErrorCode.GRANT_NOT_HELD: Explanation(
+        "You can give or take only what you hold", "`data.missing` names the permissions that you do not hold."
+    ),
+    ErrorCode.INVALID_REQUEST: Explanation(
+        "The request is not valid", "`data.errors` names each field and what is wrong with it."
+    ),
+    ErrorCode.IDEMPOTENCY_KEY_REQUIRED: Explanation(
+        "This request needs an Idempotency-Key",
+        "Send a fresh random key with each new intent, and the same one when you retry it.",
+    ),
+    ErrorCode.IDEMPOTENCY_KEY_REUSED: Explanation(
+        "The Idempotency-Key was used for another request", "Use a fresh key for a new intent."
+    ),
+    ErrorCode.IDEMPOTENCY_IN_PROGRESS: Explanation(
+        "The first request with this Idempotency-Key is still under way",
+        "Retry with the same key after `Retry-After` seconds.",
+    ),
+    ErrorCode.VERSION_MISMATCH: Explanation(
+        "Somebody else changed it meanwhile",
+        "Read it again (`data.version` is the current one), then repeat the change.",
+    ),
+    ErrorCode.BODY_TOO_LARGE: Explanation("The request body is too large", "`data.limit_bytes` is what is accepted."),
+    ErrorCode.HOST_NOT_ALLOWED: Explanation(
+        "This service does not answer to that host", "Send one Host header with the service's name."
+    ),
+    ErrorCode.HEADERS_TOO_LARGE: Explanation("The request headers are too large", "Send fewer or shorter ones."),
+    ErrorCode.PRODUCT_OUT_OF_STOCK: Explanation(
+        "Not enough in stock", "`data.items` lists each short line with what is `available`: order less, or later."
+    ),
+    ErrorCode.PRODUCT_NOT_FOUND: Explanation("No such product", "Check the id."),
+    ErrorCode.SKU_TAKEN: Explanation("The SKU is taken", "Choose another one, or change the product that has it."),
+    ErrorCode.PRODUCT_NOT_FOR_SALE: Explanation("The product is not for sale", "Take it out of the basket."),
+    ErrorCode.STOCK_OUT_OF_RANGE: Explanation(
+        "The stock cannot go there", "At most `data.available` can be taken out, and `data.highest` be kept."
+    ),
+    ErrorCode.ORDER_NOT_FOUND: Explanation(
+        "No such order", "Check the id; somebody else's order does not exist for you."
+    ),
+    ErrorCode.ORDER_TRANSITION_NOT_ALLOWED: Explanation(
+        "The order's status does not allow this", "`data.status` is what it is now, `data.allowed` where it can go."
+    ),
+    ErrorCode.ORDER_TOTAL_CHANGED: Explanation(
+        "The price changed", "`data.total_minor` is the total now: ask the buyer again."
+    ),
+    ErrorCode.ORDER_MIXED_CURRENCIES: Explanation("One order has one currency", "Split the basket by currency."),
+    ErrorCode.INTERNAL_ERROR: Explanation(
+        "Something went wrong on our side", "Retry later; quote the request id if it stays."
+    ),
+    ErrorCode.SERVICE_UNAVAILABLE: Explanation("The service cannot answer now", "Retry after `Retry-After` seconds."),
+    ErrorCode.DEADLINE_EXCEEDED: Explanation("The request took too long", "Retry after `Retry-After` seconds."),
+    ErrorCode.CONFLICTING_WRITE: Explanation("The change conflicts with another one", "Read again and retry."),
+}
+
+
+def explain(code: ErrorCode) -> Explanation:
+    """A code without an explanation of its own is explained by its name."""
+    return ERROR_CODE_EXPLAINED.get(code) or Explanation(code.name.replace("_", " ").capitalize(), "")
+
+
+def http_status(code: ErrorCode) -> int:
+    return ERROR_CODE_TO_HTTP.get(code, 400)

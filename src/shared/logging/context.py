@@ -1,0 +1,33 @@
+"""Who is being served: each log line that is written during a request says so by itself."""
+
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """What the outermost middleware knows at first (`request_id`), and what is found out on the way.
+
+    One mutable object, not one variable a field: dependencies may run in copies of the context, and a variable
+    that is set in a copy is not seen by the middleware that writes the access line.
+    """
+
+    request_id: str
+    user_id: UUID | str | None = None
+    route: str | None = None
+
+
+_request: ContextVar[RequestContext | None] = ContextVar("request", default=None)
+
+
+def current_request() -> RequestContext | None:
+    return _request.get()
+
+
+def enter_request(context: RequestContext) -> Token[RequestContext | None]:
+    return _request.set(context)
+
+
+def leave_request(token: Token[RequestContext | None]) -> None:
+    _request.reset(token)

@@ -1,0 +1,94 @@
+"""Field types that each schema, path and query uses: bounded, printable, and true on both databases."""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from src.config import get_settings
+
+MAX_INT32 = 2**31 - 1
+MAX_INT64 = 2**63 - 1
+
+# C0 but for tab and line breaks, DEL, C1. PostgreSQL refuses NUL; no text that a person types has the others.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_LINE_BREAK = re.compile(r"[\t\n\r\u2028\u2029]")
+
+
+def _printable(value: str) -> str:
+    if _CONTROL.search(value):
+        raise PydanticCustomError("control_characters", "Control characters are not allowed")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if _LINE_BREAK.search(value):
+        raise PydanticCustomError("line_breaks", "One line, please")
+    return _printable(value)
+
+
+Text = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_printable)]
+"""Free text with line breaks."""
+Line = Annotated[str, StringConstraints(max_length=255), AfterValidator(_one_line)]
+"""One line of text."""
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True), AfterValidator(_one_line)]
+
+
+def _canonical_uuid(value: object) -> object:
+    """RFC 9562 knows one text form; Python reads five (`urn:uuid:…`, braces, no hyphens, capitals)."""
+    if isinstance(value, str) and not _UUID.fullmatch(value):
+        raise PydanticCustomError("uuid_canonical", "Write the UUID as 8-4-4-4-12 lower-case hexadecimal digits")
+    return value
+
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+Id = Annotated[UUID, BeforeValidator(_canonical_uuid, json_schema_input_type=UUID)]
+
+Int32 = Annotated[int, Field(strict=True, ge=-MAX_INT32 - 1, le=MAX_INT32)]
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)]
+Quantity = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Minor = Annotated[int, Field(strict=True, ge=0, le=MAX_INT64 // 1_000_000)]
+"""Money in minor units (cents); bounded so that price x quantity still fits 64 bits."""
+
+
+@lru_cache(maxsize=8)
+def _zone(hours: float) -> timezone:
+    return timezone(timedelta(hours=hours))
+
+
+def to_local(moment: datetime) -> datetime:
+    """The same moment in the presentation zone of `settings.app.timezone`."""
+    return moment.astimezone(_zone(get_settings().app.timezone))
+
+
+LocalDatetime = Annotated[datetime, PlainSerializer(to_local, return_type=datetime, when_used="json-unless-none")]
+"""Stored and computed in UTC, shown in the presentation zone: ISO 8601 with offset."""
+
+
+class RequestModel(BaseModel):
+    """A letter that comes in: what it does not know, it refuses."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, str_max_length=10_000)
+
+
+class ResponseModel(BaseModel):
+    """A letter that goes out, made from a row or a value with the same names."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+def new_id() -> UUID:
+    """A UUID of version 7 (RFC 9562 §5.7): sorted by the millisecond it was made in."""
+    milliseconds = int(datetime.now(UTC).timestamp() * 1000)
+    random = uuid4().int
+    return UUID(
+        int=(milliseconds & (1 << 48) - 1) << 80
+        | 0x7 << 76
+        | (random >> 64 & 0xFFF) << 64
+        | 0b10 << 62
+        | random & (1 << 62) - 1
+    )

@@ -1,0 +1,62 @@
+"""The grammar of permissions and the registry of those that the code asks for."""
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+PERMISSIONS = {
+    "user:read": "List and read accounts",
+    "user:create": "Create accounts",
+    "user:update": "Change, activate and deactivate accounts",
+    "user:delete": "Delete accounts",
+    "role:read": "List roles and permissions",
+    "role:assign": "Give roles to accounts and take them away",
+    "product:create": "Create products",
+    "product:update": "Change products",
+    "product:delete": "Archive products",
+    "stock:adjust": "Adjust stock and read its movements",
+    "order:read": "Read the orders of everybody",
+    "order:update": "Move the orders of everybody along",
+}
+"""What a route of this service can require. A new domain adds its own here."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*:[a-z][a-z0-9_-]*")
+
+
+def check_name(permission: object) -> str:
+    """`module:action`, in lower case.
+
+    Raises:
+        ValueError: for anything else, at import rather than with the first request.
+    """
+    if not isinstance(permission, str) or not _NAME.fullmatch(permission):
+        raise ValueError(f"a permission is written module:action, not {permission!r}")
+    return permission
+
+
+def holds(held: Collection[str], required: str) -> bool:
+    """`*`, `module` and `module:*` satisfy `module:action`; `module:action` satisfies itself only."""
+    module = required.partition(":")[0]
+    return required in held or f"{module}:*" in held or module in held or "*" in held
+
+
+def missing(held: Collection[str], wanted: Iterable[str]) -> list[str]:
+    """What somebody who holds `held` cannot give, wildcards included: `user:*` needs itself, `user` or `*`."""
+    return sorted({permission for permission in wanted if not _covers(held, permission)})
+
+
+def _covers(held: Collection[str], permission: str) -> bool:
+    if permission == "*":
+        return "*" in held
+    return holds(held, permission if ":" in permission else f"{permission}:*")
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What an account holds through its roles."""
+
+    roles: frozenset[str]
+    permissions: frozenset[str]
+
+    def allow(self, required: str) -> bool:
+        return holds(self.permissions, required)

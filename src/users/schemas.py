@@ -1,0 +1,96 @@
+"""Letters about accounts and roles."""
+
+import unicodedata
+from contextlib import suppress
+from typing import Annotated, Literal
+from uuid import UUID
+
+import idna
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from src.shared.types import Line, LocalDatetime, RequestModel, ResponseModel
+
+
+def _valid_email(value: str) -> str:
+    value = unicodedata.normalize("NFKC", value).strip()
+    try:
+        # Whether the domain takes mail is found out by sending one.
+        return validate_email(value, check_deliverability=False, allow_quoted_local=False).normalized
+    except (EmailNotValidError, UnicodeError):
+        raise PydanticCustomError("email_invalid", "Not a valid e-mail address") from None
+
+
+def email_key(address: str) -> str:
+    """The address as it is compared, so that one mailbox is one account: NFKC, case-folded, IDNA."""
+    local, _, domain = unicodedata.normalize("NFKC", address).casefold().rpartition("@")
+    # What is no domain was never registered with us; it is compared as it is.
+    with suppress(idna.IDNAError):
+        domain = idna.encode(domain, uts46=True).decode()
+    # Case folding can leave NFKC (U+0345): normalise again, as Unicode's NFKC_Casefold does.
+    return f"{unicodedata.normalize('NFKC', local)}@{domain}"
+
+
+def username_key(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+Email = Annotated[Line, StringConstraints(max_length=320), AfterValidator(_valid_email)]
+Username = Annotated[str, StringConstraints(min_length=3, max_length=64, pattern=r"^[\w.-]+$")]
+UserSort = Literal["created_at", "-created_at", "email", "-email"]
+
+
+class UserFilters(RequestModel):
+    """Filters of the list of users."""
+
+    email: Annotated[Line | None, Field(description="Addresses that contain this")] = None
+    is_active: bool | None = None
+    is_verified: bool | None = None
+    role: Annotated[Line | None, Field(description="Accounts with this role")] = None
+    sort: UserSort = "created_at"
+
+
+class UserResponse(ResponseModel):
+    id: UUID
+    email: str
+    username: str | None
+    is_active: bool
+    is_verified: bool
+    created_at: LocalDatetime
+
+
+class UserWithRolesResponse(UserResponse):
+    roles: list[str]
+
+
+class UpdateProfileRequest(RequestModel):
+    username: Username | None = None
+
+
+class UpdateUserRequest(UpdateProfileRequest):
+    is_active: bool | None = None
+    is_verified: bool | None = None
+
+
+class SetRolesRequest(RequestModel):
+    roles: Annotated[list[Annotated[Line, StringConstraints(min_length=1, max_length=64)]], Field(max_length=32)]
+
+
+class RoleResponse(ResponseModel):
+    id: UUID
+    name: str
+    description: str
+    is_system: bool
+    permissions: list[str]
+
+
+class PermissionResponse(ResponseModel):
+    name: str
+    description: str
+
+
+class UserStatsResponse(ResponseModel):
+    total: int
+    active: int
+    verified: int

@@ -1,0 +1,138 @@
+"""Real servers on real databases for the tests of a run, and people to call them."""
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import cast
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
+from tests.support.server import Server, run_command, running_server
+from tests.support.valkey import running_valkey
+
+PASSWORD = "plum-lantern-quarry-81"
+# All tests of a run call from one address; what throttles an address has tests of its own.
+PATIENT = {
+    "AUTH__LOGINS_PER_ADDRESS": "1000000",
+    "AUTH__LOGIN_FAILURES_PER_ADDRESS": "1000000",
+    "AUTH__REGISTRATIONS_PER_ADDRESS": "1000000",
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    id: str
+    email: str
+    password: str = PASSWORD
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # it lives in the run of the process that started it
+    run = ExitStack()
+    config.add_cleanup(run.close)
+    run.enter_context(shared_run(several_processes=bool(getattr(config.option, "numprocesses", None))))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what its server said."""
+    report = yield
+    server = getattr(item, "funcargs", {}).get("server")
+    if report.failed and isinstance(server, Server):
+        report.sections.append(("Captured server output", server.output()[-20_000:]))
+    return report
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def database_kind(request: pytest.FixtureRequest) -> Kind:
+    return cast("Kind", request.param)  # one of the two above
+
+
+@pytest.fixture(scope="session")
+def database_url(database_kind: Kind) -> Iterator[str]:
+    """The database of `server`: migrated, shared with the other tests of this process."""
+    url = fresh_database(database_kind)
+    yield url
+    drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    with running_valkey() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def server_env(database_kind: Kind, database_url: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """SQLite goes with the cache in memory, PostgreSQL with Valkey: what `make run` and what production has."""
+    cache = "memory://" if database_kind == "sqlite" else request.getfixturevalue("valkey_url")
+    # Another server on the same Valkey has keys of its own.
+    return {"DB__URL": database_url, "CACHE__URL": cache, "CACHE__NAMESPACE": f"test-{uuid4().hex[:12]}", **PATIENT}
+
+
+@pytest.fixture(scope="session")
+def server(server_env: dict[str, str]) -> Iterator[Server]:
+    """A running service. Its tests share it, so they make their own people and goods and count nothing else."""
+    with running_server(server_env) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx2.Client]:
+    """Somebody who is not logged in."""
+    with _client(server) as anybody:
+        yield anybody
+
+
+@pytest.fixture
+def register(client: httpx2.Client) -> Callable[[], Account]:
+    """Make somebody new, with the rights that everybody has."""
+
+    def register_somebody() -> Account:
+        email = f"{uuid4().hex}@example.com"
+        answer = client.post("/api/v1/auth/register", json={"email": email, "password": PASSWORD})
+        assert answer.status_code == 201, answer.text
+        return Account(answer.json()["data"]["id"], email)
+
+    return register_somebody
+
+
+@pytest.fixture
+def login(server: Server) -> Iterator[Callable[[Account], httpx2.Client]]:
+    """A client that calls with the account's access token."""
+    with ExitStack() as clients:
+        yield lambda account: _log_in(clients.enter_context(_client(server)), account.email)
+
+
+@pytest.fixture(scope="session")
+def admin_email(server_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    email = f"admin-{uuid4().hex}@example.com"
+    made = run_command(
+        "create-admin", "--email", email, env=server_env, cwd=tmp_path_factory.mktemp("admin"), stdin=f"{PASSWORD}\n"
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    return email
+
+
+@pytest.fixture
+def admin(server: Server, admin_email: str) -> Iterator[httpx2.Client]:
+    """A client that may do everything."""
+    with _client(server) as client:
+        yield _log_in(client, admin_email)
+
+
+def _client(server: Server) -> httpx2.Client:
+    # Plain HTTP over loopback: loading certificates would take longer than most tests.
+    return httpx2.Client(base_url=server.url, timeout=15, verify=False)
+
+
+def _log_in(client: httpx2.Client, email: str) -> httpx2.Client:
+    answer = client.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD})
+    assert answer.status_code == 200, answer.text
+    client.headers["Authorization"] = f"Bearer {answer.json()['data']['access_token']}"
+    return client

@@ -1,0 +1,86 @@
+"""The log of the process, written into memory for a while."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+from uuid import UUID
+
+import pytest
+from loguru import logger
+
+from src.config import AppSettings, Env, LogSettings, Settings
+from src.shared import logging as log
+from src.shared.logging.lines import MAX_LINE_BYTES
+
+
+class Log:
+    def __init__(self) -> None:
+        self._stream = io.StringIO()
+
+    def set_up(self, level: str = "TRACE", form: str = "json") -> None:
+        chosen = LogSettings.model_validate({"level": level, "format": form})
+        log.set_up_logging(Settings(app=AppSettings(env=Env.TEST), log=chosen), self._stream)
+
+    def written(self) -> str:
+        return self._stream.getvalue()
+
+    def text(self) -> str:
+        log.shut_down_logging()
+        return self.written()
+
+    def lines(self) -> list[dict[str, Any]]:  # Any: whatever a line says
+        *lines, rest = self.text().split("\n")
+        assert rest == ""
+        assert all(len(line.encode()) < MAX_LINE_BYTES for line in lines)
+        return [json.loads(line, parse_constant=pytest.fail) for line in lines]
+
+    def line(self) -> dict[str, Any]:  # Any: as above
+        (line,) = self.lines()
+        return line
+
+
+@contextmanager
+def log_in_memory() -> Iterator[Log]:
+    root, access = logging.getLogger(), logging.getLogger("uvicorn.access")
+    handlers, level, propagate = root.handlers[:], root.level, access.propagate
+    out = Log()
+    out.set_up()
+    try:
+        yield out
+    finally:
+        log.shut_down_logging()
+        logger.remove(log._handler_id)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        access.propagate = propagate
+        logging.captureWarnings(capture=False)
+
+
+def log_access(  # noqa: PLR0913 - the columns of the line
+    *,
+    method: str = "GET",
+    route: str | None = "/orders/{id}",
+    path: str = "/orders/1",
+    request_id: str = "req-1",
+    user_id: UUID | str | None = None,
+    client: str | None = "192.0.2.1",
+    size: int | None = 12,
+) -> None:
+    log.log_access(
+        method=method,
+        route=route,
+        path=path,
+        status=200,
+        duration_ms=1.23456,
+        request_id=request_id,
+        user_id=user_id,
+        client=client,
+        size=size,
+    )
+
+
+def fail(error: Exception) -> NoReturn:
+    raise error
