@@ -4,10 +4,10 @@ FastAPI keeps the routing, the dependencies, the validation and the serialisatio
 small pieces: one looks at what the endpoint returns before FastAPI serialises it, the other at the finished bytes.
 """
 
-import functools
 import json
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial, update_wrapper
 from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
 
@@ -29,12 +29,15 @@ from starlette.responses import Response as RawResponse
 
 from src.exceptions import BusinessException
 from src.http.errors import BODILESS, envelope, phrase
+from src.http.pagination import add_page_parameters
+from src.http.query import Check, query_check
 from src.http.response import Response
 from src.shared.errors import ErrorCode
 
 Handler = Callable[[Request], Awaitable[RawResponse]]
 F = TypeVar("F", bound=Callable[..., Any])
 
+_INSTALLED = "undercroft_installed"
 _REQUEST = "undercroft_request"
 _RESPONSE = "undercroft_response"
 _ANSWER = "undercroft.answer"
@@ -59,17 +62,22 @@ def is_unwrapped(endpoint: object) -> bool:
 
 
 def install_envelope(app: FastAPI) -> None:
-    """Give each API route of the finished app its envelope. Called once, when the app starts."""
+    """Give each API route that has none its envelope: when the app starts, and for its OpenAPI page."""
     for found in iter_route_contexts(app.routes):
         original = found.original_route
         if isinstance(original, APIRoute):
             # A route below an included router is a context of its own there; elsewhere it is the route itself.
-            _install(original, found._route_context or original)  # noqa: SLF001 - FastAPI offers no public way yet
+            route = found._route_context or original  # noqa: SLF001 - FastAPI offers no public way yet
+            if not hasattr(route, _INSTALLED):
+                setattr(route, _INSTALLED, True)
+                _install(original, route)
 
 
 def _install(original: APIRoute, route: Any) -> None:  # Any: APIRoute or FastAPI's private context, same attributes
+    add_page_parameters(route)
+    check = query_check(route.dependant)
     if is_unwrapped(route.endpoint) or _streams(route):
-        route.app = _rebuild(original, route, _strict)
+        route.app = _rebuild(original, route, partial(_strict, check=check))
         return
     if lenient_issubclass(route.response_model, Response):
         # `-> Response[Item]` says what is in the envelope; the envelope itself is ours.
@@ -85,7 +93,7 @@ def _install(original: APIRoute, route: Any) -> None:  # Any: APIRoute or FastAP
     )
     dependant.request_param_name = dependant.request_param_name or _REQUEST
     dependant.response_param_name = dependant.response_param_name or _RESPONSE
-    route.app = _rebuild(original, route, _enveloped)
+    route.app = _rebuild(original, route, partial(_enveloped, check=check))
 
 
 def _streams(route: Any) -> bool:  # Any: see _install
@@ -127,13 +135,15 @@ def _watched(endpoint: Callable[..., Any], request_name: str, response_name: str
         request.scope[_ANSWER] = (returned.msg, code)
         return returned.data
 
-    functools.update_wrapper(call, endpoint)
+    update_wrapper(call, endpoint)
     vars(call).pop("__wrapped__", None)  # FastAPI would look through it and take a sync endpoint to its thread pool
     return call
 
 
-def _strict(handler: Handler) -> Handler:
+def _strict(handler: Handler, *, check: Check | None) -> Handler:
     async def handle(request: Request) -> RawResponse:
+        if check is not None:
+            check(request)
         return await handler(_strict_request(request))
 
     return handle
@@ -143,9 +153,11 @@ def _strict_request(request: Request) -> "_StrictRequest":
     return _StrictRequest(request.scope, request.receive, request._send)  # noqa: SLF001 - as FastAPI's custom request classes do
 
 
-def _enveloped(handler: Handler) -> Handler:
+def _enveloped(handler: Handler, *, check: Check | None) -> Handler:
+    handle_strictly = _strict(handler, check=check)
+
     async def handle(request: Request) -> RawResponse:
-        response = _wrapped(await handler(_strict_request(request)), request.scope.get(_ANSWER))
+        response = _wrapped(await handle_strictly(request), request.scope.get(_ANSWER))
         for finisher in request.scope.get(_BEFORE_COMMIT, ()):
             await finisher(response)
         return response

@@ -26,13 +26,8 @@ def envelope(code: int, msg: str, data: bytes) -> bytes:
     return b'{"code":%d,"msg":%b,"data":%b}' % (code, b'"success"' if msg == "success" else to_json(msg), data)
 
 
-def error_response(
-    scope: Scope,
-    status: int,
-    code: int,
-    msg: str,
-    data: object = None,
-    headers: Mapping[str, str] | None = None,
+def error_response(  # noqa: PLR0913 - an answer has these parts
+    scope: Scope, *, status: int, code: int, msg: str, data: object = None, headers: Mapping[str, str] | None = None
 ) -> RawResponse:
     if status in BODILESS:
         return RawResponse(status_code=status, headers=headers)
@@ -46,7 +41,8 @@ def error_response(
 
 def code_response(scope: Scope, code: ErrorCode, msg: str = "", data: object = None) -> RawResponse:
     status = http_status(code)
-    return error_response(scope, status, code, msg or explain(code).meaning, data, _headers_for(status, data))
+    headers = _headers_for(status, data)
+    return error_response(scope, status=status, code=code, msg=msg or explain(code).meaning, data=data, headers=headers)
 
 
 def _headers_for(status: int, data: object) -> dict[str, str]:
@@ -105,7 +101,8 @@ async def _http_exception(request: Request, error: Exception) -> RawResponse:
     msg = detail if plain else phrase(status)
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return code_response(request.scope, ErrorCode.BODY_TOO_LARGE)
-    return error_response(request.scope, status, status, msg, None if plain else detail, error.headers)
+    data = None if plain else detail
+    return error_response(request.scope, status=status, code=status, msg=msg, data=data, headers=error.headers)
 
 
 def phrase(status: int) -> str:
@@ -128,14 +125,20 @@ def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:  
 def _field(loc: Sequence[int | str]) -> str:
     """Dotted, as a client writes it: the body's own fields without a prefix, the others with their place."""
     parts = list(loc)
-    if parts[:1] == ["body"] and isinstance(parts[-1], str):
-        parts = parts[1:] or parts
+    if parts[:1] == ["body"]:
+        # The position of a JSON error is a number alone, and belongs to the body as a whole.
+        parts = parts[1:] if any(isinstance(part, str) for part in parts[1:]) else parts[:1]
     return ".".join(str(part)[:100] for part in parts)
 
 
 def _message(error: Mapping[str, Any]) -> str:  # Any: pydantic's error details
-    reason = error.get("ctx", {}).get("error") if error["type"] == "json_invalid" else None
-    return f"{error['msg']}: {reason}" if reason else str(error["msg"])[:500]
+    context = error.get("ctx", {})
+    if error["type"] == "json_invalid" and "error" in context:
+        return f"{error['msg']}: {context['error']}"
+    if error["type"] == "union_tag_invalid":
+        # Its own text quotes the tag that came in.
+        return f"Input should be one of {context['expected_tags']}"
+    return str(error["msg"])[:500]
 
 
 async def _outage_or_crash(request: Request, error: Exception) -> RawResponse:

@@ -14,7 +14,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from src.http.envelope import is_unwrapped
+from src.http.envelope import install_envelope, is_unwrapped
 from src.shared.errors import ErrorCode, explain, http_status
 
 Schema = dict[str, Any]  # Any: JSON
@@ -39,6 +39,7 @@ def operation_id(route: APIRoute) -> str:
 
 def _openapi(app: FastAPI) -> Schema:
     if app.openapi_schema is None:
+        install_envelope(app)
         schema = get_openapi(
             title=app.title,
             version=app.version,
@@ -200,7 +201,7 @@ def _mentioned(call: Callable[..., Any]) -> set[ErrorCode]:
         function = pending.pop()
         if not isinstance(function, FunctionType):
             # An instance whose class has __call__, or a partial.
-            function = getattr(function, "func", None) or getattr(type(function), "__call__", None)
+            function = getattr(function, "func", None) or vars(type(function)).get("__call__")
         if not isinstance(function, FunctionType) or function in seen:
             continue
         seen.add(function)
@@ -208,9 +209,9 @@ def _mentioned(call: Callable[..., Any]) -> set[ErrorCode]:
             if isinstance(value, ErrorCode):
                 found.add(value)
             elif isinstance(value, FunctionType):
-                value = inspect.unwrap(value)
-                if value.__module__.partition(".")[0] in (home, "src"):
-                    pending.append(value)
+                called = inspect.unwrap(value)
+                if called.__module__.partition(".")[0] in (home, "src"):
+                    pending.append(called)
     return found
 
 

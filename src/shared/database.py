@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import asyncpg
 from fastapi import Depends
-from sqlalchemy import URL, Connection, MetaData, event, make_url
+from sqlalchemy import URL, Connection, MetaData, Select, event, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import ORMExecuteState, Session
 from sqlmodel import SQLModel
 
 from src.config import Settings, get_settings
@@ -32,6 +33,20 @@ def metadata() -> MetaData:
     return SQLModel.metadata
 
 
+class _OrderedSession(Session):
+    """A part of a result has an order: without one, pages overlap and miss rows."""
+
+
+@event.listens_for(_OrderedSession, "do_orm_execute")
+def _order_parts(executed: ORMExecuteState) -> None:
+    statement = executed.statement
+    if not isinstance(statement, Select) or statement._limit_clause is None or statement._order_by_clauses:  # noqa: SLF001 - no public way to ask
+        return
+    mapper = executed.bind_mapper
+    if mapper is not None and not statement._group_by_clauses and not statement._distinct:  # noqa: SLF001 - as above
+        executed.statement = statement.order_by(*mapper.primary_key)
+
+
 _engine: AsyncEngine | None = None
 _open_session: async_sessionmaker[AsyncSession] | None = None
 
@@ -43,7 +58,9 @@ def get_engine() -> AsyncEngine:
         _engine = create_engine(get_settings())
         # A closed session stays closed: a stream that outlives its request opens `transaction()` itself,
         # where a session that silently began again would never commit.
-        _open_session = async_sessionmaker(_engine, expire_on_commit=False, close_resets_only=False)
+        _open_session = async_sessionmaker(
+            _engine, sync_session_class=_OrderedSession, expire_on_commit=False, close_resets_only=False
+        )
     return _engine
 
 

@@ -75,6 +75,12 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, str_max_length=10_000)
 
 
+class QueryModel(BaseModel):
+    """The filters of a list. What no parameter of the route knows is refused by the route, which knows them all."""
+
+    model_config = ConfigDict(allow_inf_nan=False, hide_input_in_errors=True)
+
+
 class ResponseModel(BaseModel):
     """A letter that goes out, made from a row or a value with the same names."""
 

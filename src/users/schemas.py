@@ -10,7 +10,7 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from src.shared.types import Line, LocalDatetime, RequestModel, ResponseModel
+from src.shared.types import Line, LocalDatetime, QueryModel, RequestModel, ResponseModel
 
 
 def _valid_email(value: str) -> str:
@@ -41,7 +41,7 @@ Username = Annotated[str, StringConstraints(min_length=3, max_length=64, pattern
 UserSort = Literal["created_at", "-created_at", "email", "-email"]
 
 
-class UserFilters(RequestModel):
+class UserFilters(QueryModel):
     """Filters of the list of users."""
 
     email: Annotated[Line | None, Field(description="Addresses that contain this")] = None

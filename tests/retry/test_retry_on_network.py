@@ -615,7 +615,7 @@ def test_threads_share_the_budget_without_losing_count(hasty_threads: None) -> N
         return sum(budget.spend() for _ in range(80))
 
     with ThreadPoolExecutor(8) as threads:
-        for _ in range(20):
+        for _ in range(120):
             list(threads.map(earn, range(8)))
             assert sum(threads.map(spend, range(8))) == 80
 

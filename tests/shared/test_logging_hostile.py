@@ -80,6 +80,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def test_hostile_text_in_any_place_is_one_line_of_json(out: Log) -> None:
+    out.set_up()
     values = list(_corpora())
     for value in values:
         token = log.enter_request(log.RequestContext(value, user_id=value))
@@ -301,6 +302,7 @@ def test_names_that_only_sound_like_secrets_are_shown(out: Log) -> None:
     ],
 )
 def test_a_secret_in_a_text_is_redacted_wherever_the_text_is(out: Log, text: str) -> None:
+    out.set_up()
     assert CANARY.replace("-", "") not in redact_text(text).replace("-", "")
     try:
         fail(RuntimeError(text))

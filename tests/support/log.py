@@ -13,6 +13,7 @@ from loguru import logger
 
 from src.config import AppSettings, Env, LogSettings, Settings
 from src.shared import logging as log
+from src.shared.logging.interception import StandardLibraryHandler
 from src.shared.logging.lines import MAX_LINE_BYTES
 
 
@@ -23,6 +24,9 @@ class Log:
     def set_up(self, level: str = "TRACE", form: str = "json") -> None:
         chosen = LogSettings.model_validate({"level": level, "format": form})
         log.set_up_logging(Settings(app=AppSettings(env=Env.TEST), log=chosen), self._stream)
+        # pytest's own handlers copy each line into its report, where the hostile ones bring xdist down.
+        root = logging.getLogger()
+        root.handlers[:] = [each for each in root.handlers if isinstance(each, StandardLibraryHandler)]
 
     def written(self) -> str:
         return self._stream.getvalue()

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from src.core.orders.models import OrderStatus
-from src.shared.types import Id, LocalDatetime, RequestModel, ResponseModel
+from src.shared.types import Id, LocalDatetime, QueryModel, RequestModel, ResponseModel
 
 MAX_LINES = 100
 MAX_QUANTITY = 10_000
@@ -26,7 +26,7 @@ class PlaceOrderRequest(RequestModel):
     ] = None
 
 
-class OrderFilters(RequestModel):
+class OrderFilters(QueryModel):
     """Filters of the list of orders."""
 
     status: OrderStatus | None = None

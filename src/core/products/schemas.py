@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from src.core.products.currencies import ISO_4217
 from src.core.products.models import MovementKind, ProductStatus
-from src.shared.types import Line, LocalDatetime, Name, RequestModel, ResponseModel, Text
+from src.shared.types import Line, LocalDatetime, Name, QueryModel, RequestModel, ResponseModel, Text
 
 MAX_PRICE_MINOR = 100_000_000_000
 MAX_STOCK = 1_000_000_000
@@ -33,7 +33,7 @@ PriceMinor = Annotated[int, Field(strict=True, ge=0, le=MAX_PRICE_MINOR, descrip
 ProductSort = Literal["created_at", "-created_at", "name", "-name", "price_minor", "-price_minor", "sku", "-sku"]
 
 
-class ProductFilters(RequestModel):
+class ProductFilters(QueryModel):
     """Filters of the list of products."""
 
     q: Annotated[Line | None, Field(description="Name or SKU contains this")] = None

@@ -1,0 +1,59 @@
+"""Query parameters that no part of a route knows, or that come twice, are refused: a typo in a filter must not show
+the whole list, and two readers of one URL must not read two different values."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from urllib.parse import parse_qsl
+
+from fastapi._compat import ModelField, field_annotation_is_sequence
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import _get_flat_fields_from_params
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import Request
+
+Check = Callable[[Request], None]
+
+
+def query_check(dependant: Dependant) -> Check | None:
+    """None for a route that reads the query by itself, from the request."""
+    if dependant.request_param_name or dependant.http_connection_param_name:
+        return None
+    declared = list(_declared(dependant))
+    if any(_takes_anything(field) for field in declared):
+        return None
+    fields = _get_flat_fields_from_params(declared)
+    known = frozenset(name for field in fields for name in (field.alias, field.validation_alias) if name)
+    repeatable = frozenset(field.alias for field in fields if field_annotation_is_sequence(field.field_info.annotation))
+
+    def check(request: Request) -> None:
+        raw = request.scope["query_string"]
+        if not raw:
+            return
+        given = Counter(name for name, _ in parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+        errors = [
+            _error(name, "extra_forbidden", "Extra inputs are not permitted") for name in given if name not in known
+        ]
+        errors += [
+            _error(name, "repeated", "Give this once")
+            for name, count in given.items()
+            if count > 1 and name in known and name not in repeatable
+        ]
+        if errors:
+            raise RequestValidationError(errors)
+
+    return check
+
+
+def _declared(dependant: Dependant) -> Iterator[ModelField]:
+    yield from dependant.query_params
+    for sub in dependant.dependencies:
+        yield from _declared(sub)
+
+
+def _takes_anything(field: ModelField) -> bool:
+    config = getattr(field.field_info.annotation, "model_config", {})
+    return config.get("extra") == "allow"
+
+
+def _error(name: str, kind: str, message: str) -> dict[str, object]:
+    return {"loc": ("query", name), "type": kind, "msg": message}
