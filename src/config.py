@@ -1,6 +1,7 @@
 """The settings of the process: where they come from, what they may be, what production refuses."""
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -49,8 +50,10 @@ class Env(StrEnum):
 
 def _split_list(value: object) -> object:
     """Accept `a,b` beside JSON's `["a", "b"]`: the first is what people type into an environment file."""
-    if not isinstance(value, str) or value.lstrip().startswith("["):
+    if not isinstance(value, str):
         return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
@@ -65,7 +68,10 @@ def _known_scheme(*schemes: str) -> AfterValidator:
 
 
 def _network(value: str) -> str:
-    return str(ip_network(value, strict=False))
+    try:
+        return str(ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("must be an IP address or network") from None
 
 
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
@@ -184,7 +190,9 @@ class RetrySettings(_Section):
     first_delay_seconds: PositiveSeconds = Field(
         0.2, description="Upper bound of the first pause; it doubles (full jitter)"
     )
-    max_delay_seconds: PositiveSeconds = Field(5, description="Upper bound of any pause")
+    max_delay_seconds: PositiveSeconds = Field(
+        5, description="Upper bound of any pause, unless Retry-After asks for more"
+    )
     budget_ratio: float = Field(0.2, ge=0, le=1, description="Retries per first try, over the whole process")
     budget_min_per_second: float = Field(1, ge=0, le=1000, description="Retries that are always allowed, per second")
 

@@ -43,8 +43,7 @@ def encode(value: Any) -> bytes:  # Any: a JSON value, which is what this checks
             text, NaN) or cannot write (a lone surrogate, 200 levels, a cycle).
     """
     try:
-        # Written as NaN, which the reader refuses, instead of as null, which it would not.
-        written = to_json(value, inf_nan_mode="constants")
+        written = to_json(value)
         # Comparing costs less than looking at each element in Python, and misses nothing that would come back changed.
         if decode(written) == value:
             return written

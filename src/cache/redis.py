@@ -259,9 +259,9 @@ class RedisCache:
                 self._url,
                 max_connections=MAX_CONNECTIONS,
                 timeout=None,
-                # No time-out for each step: `_attempt` has one for the whole, and needs no task to keep it.
+                # No time-out for each step: `_attempt` has one for the whole. This one is left for closing.
                 socket_timeout=None,
-                socket_connect_timeout=self._timeout_seconds,
+                socket_connect_timeout=2 * self._timeout_seconds,
                 retry=Retry(NoBackoff(), 0),
                 # RESP2 and no CLIENT SETINFO: a new connection costs no round trip before its first command.
                 protocol=2,

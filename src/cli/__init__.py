@@ -87,10 +87,16 @@ def _serve(settings: Settings) -> None:
 
 
 @cli.command()
-def migrate(revision: Annotated[str, typer.Option(help="Where to")] = "head") -> None:
+def migrate(
+    down_to: Annotated[str | None, typer.Option(help="Go back to this revision; `base` drops everything")] = None,
+) -> None:
     """Bring the database's tables to this version."""
     use_settings(load_settings())
-    migrations.upgrade(revision)
+    if down_to is None:
+        migrations.upgrade()
+    else:
+        migrations.downgrade(down_to)
+    _say(f"The tables are at {down_to or migrations.newest()}", markup=False)
 
 
 @cli.command()

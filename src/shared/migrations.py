@@ -19,9 +19,9 @@ def config() -> Config:
     return alembic
 
 
-def upgrade(revision: str = "head") -> None:
-    """Not within an event loop: alembic starts its own."""
-    command.upgrade(config(), revision)
+def upgrade() -> None:
+    """Not within an event loop: the script starts its own."""
+    command.upgrade(config(), "head")
 
 
 def downgrade(revision: str) -> None:

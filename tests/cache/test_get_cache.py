@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 
+from src import config
 from src.cache import CacheDep, CacheProtocol, close_cache, get_cache
 from src.cache.memory import MemoryCache
 from src.cache.redis import RedisCache
@@ -15,9 +16,8 @@ from src.config import CacheSettings, Settings, use_settings
 
 
 @pytest.fixture(autouse=True)
-async def fresh_cache() -> AsyncIterator[None]:
-    await close_cache()
-    use_settings(Settings())
+async def fresh_cache(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    monkeypatch.setattr(config, "_current", Settings())
     yield
     await close_cache()
 
@@ -102,7 +102,7 @@ def test_a_load_that_a_closed_loop_left_behind_blocks_nobody() -> None:
     task = left.create_task(cache.get_or_set("n", never_ends))
     left.run_until_complete(asyncio.sleep(0))
 
-    assert asyncio.run(cache.get_or_set("n", loaded)) == "loaded"
+    assert asyncio.run(asyncio.wait_for(cache.get_or_set("n", loaded), 10)) == "loaded"
 
     task.cancel()
     left.run_until_complete(asyncio.wait((task,)))

@@ -47,6 +47,7 @@ async def test_an_entry_lives_exactly_as_long_as_its_ttl(clock: Clock) -> None:
     clock.now = 9.999
     assert await cache.get("n") == 1
     clock.now = 10
+    assert await cache.delete("n") is False
     assert await cache.get("n") is None
 
 

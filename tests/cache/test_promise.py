@@ -1,8 +1,10 @@
 """What CacheProtocol promises, asked of both caches."""
 
 import asyncio
+import gc
 from datetime import UTC, datetime
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -183,6 +185,14 @@ async def test_keys_of_any_text_stay_apart(cache: CacheProtocol) -> None:
     assert await cache.get("k" * 100_001) is None
 
 
+async def test_a_long_key_is_not_mistaken_for_its_digest(cache: CacheProtocol) -> None:
+    long = "k" * 1000
+    await cache.set(long, "long")
+    await cache.set(sha256(long.encode()).hexdigest(), "digest")
+
+    assert await cache.get(long) == "long"
+
+
 @pytest.mark.parametrize("key", ["", "\ud800"], ids=ascii)
 async def test_a_key_that_no_server_could_store_is_refused(cache: CacheProtocol, key: str) -> None:
     for call in (cache.get(key), cache.set(key, 1), cache.delete(key), cache.increment(key), cache.get_many([key])):
@@ -349,6 +359,17 @@ async def test_a_load_that_fails_fails_for_those_who_wait_and_for_nobody_later(c
     assert await cache.get_or_set("order", at_once("found")) == "found"
 
 
+async def test_a_load_that_fails_for_its_only_caller_is_not_reported_twice(cache: CacheProtocol) -> None:
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+
+    with pytest.raises(LookupError):
+        await cache.get_or_set("order", at_once(LookupError()))
+
+    gc.collect()
+    assert reports == []
+
+
 async def test_who_is_cancelled_while_loading_takes_nobody_along(cache: CacheProtocol) -> None:
     cancelled, next_one = Loader("first"), at_once("second")
     first = asyncio.create_task(cache.get_or_set("stats", cancelled))
@@ -386,18 +407,29 @@ async def test_a_load_that_began_before_an_invalidation_is_not_stored(cache: Cac
     asked = asyncio.create_task(cache.get_or_set("order", stale))
     await stale.called.wait()
 
-    calls = {
-        "delete": lambda: cache.delete("order"),
-        "delete_many": lambda: cache.delete_many(["order"]),
-        "clear": cache.clear,
-    }
-    await calls[invalidate]()
-    fresh = await cache.get_or_set("order", at_once("fresh"))
+    if invalidate == "delete":
+        await cache.delete("order")
+    elif invalidate == "delete_many":
+        await cache.delete_many(["order"])
+    else:
+        await cache.clear()
     stale.go_on.set()
 
-    assert fresh == "fresh"
     assert await asked == "stale"
-    assert await cache.get("order") == "fresh"
+    assert not await cache.exists("order")
+
+
+async def test_who_asks_after_an_invalidation_does_not_join_a_load_from_before(cache: CacheProtocol) -> None:
+    stale = Loader("stale")
+    asked = asyncio.create_task(cache.get_or_set("order", stale))
+    await stale.called.wait()
+
+    await cache.delete("order")
+    async with asyncio.timeout(10):
+        fresh = await cache.get_or_set("order", at_once("fresh"))
+    stale.go_on.set()
+
+    assert [fresh, await asked, await cache.get("order")] == ["fresh", "stale", "fresh"]
 
 
 async def test_a_load_does_not_overwrite_what_was_set_meanwhile(cache: CacheProtocol) -> None:

@@ -1,0 +1,155 @@
+"""Where settings come from, and which of them stop a process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src.config import ConfigurationError, Settings, load_settings, refuse_weak
+
+ROOT = Path(__file__).parents[2]
+STRONG = "dGhpcyBvbmUgaXMgbm90IGluIGFueSBsaXN0IQ-7f3k9"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if "__" in name:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_each_source_wins_over_the_ones_after_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    monkeypatch.setenv("APP__SECRETS_DIR", str(secrets))
+
+    found = [load_settings().app.max_retries]
+    (secrets / "APP__MAX_RETRIES").write_text("4")
+    found.append(load_settings().app.max_retries)
+    (tmp_path / "undercroft.toml").write_text("[app]\nmax_retries = 5\n")
+    found.append(load_settings().app.max_retries)
+    (tmp_path / ".env").write_text("APP__MAX_RETRIES=6\n")
+    found.append(load_settings().app.max_retries)
+    monkeypatch.setenv("APP__MAX_RETRIES", "7")
+    found.append(load_settings().app.max_retries)
+    found.append(load_settings(app={"max_retries": 8}).app.max_retries)
+
+    assert found == [3, 4, 5, 6, 7, 8]
+
+
+def test_sources_are_merged_setting_by_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "undercroft.toml").write_text('[app]\nmax_retries = 5\nname = "Vault"\n')
+    monkeypatch.setenv("APP__MAX_RETRIES", "7")
+
+    app = load_settings(app={"timezone": 5.75}).app
+
+    assert (app.name, app.max_retries, app.timezone) == ("Vault", 7, 5.75)
+
+
+def test_only_prefixed_names_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = load_settings()
+    for name in ("PORT", "DEBUG", "USER", "LOG", "APP", "DB", "HTTP", "CACHE", "AUTH", "ENV", "NAME", "MAX_RETRIES"):
+        monkeypatch.setenv(name, "1")
+    (tmp_path / ".env").write_text("PORT=1\nDEBUG=true\nAPP=x\n")
+
+    assert load_settings() == before
+
+
+def test_a_list_is_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP__ALLOWED_HOSTS", "a.example, b.example")
+    with_commas = load_settings().http.allowed_hosts
+    monkeypatch.setenv("HTTP__ALLOWED_HOSTS", '["a.example", "b.example"]')
+
+    assert with_commas == load_settings().http.allowed_hosts == ("a.example", "b.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP__MAX_RETRIES", "many"),
+        ("APP__TIMEZONE", "25"),
+        ("APP__TIMEZONE", "nan"),
+        ("APP__ENV", "staging"),
+        ("DB__URL", "mysql://canary@host/x"),
+        ("CACHE__URL", "memcached://canary"),
+        ("HTTP__TRUSTED_PROXIES", "canary"),
+        ("HTTP__PORT", "canary"),
+        ("LOG__LEVEL", "canary"),
+        ("HTTP__ALLOWED_HOSTS", '["canary'),
+    ],
+)
+def test_a_bad_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError) as refusal:
+        load_settings()
+
+    assert name in str(refusal.value)
+    assert "canary" not in str(refusal.value)
+
+
+def test_a_name_that_does_not_exist_is_refused_with_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP__MAX_RETRY", "1")
+
+    with pytest.raises(ConfigurationError, match="APP__MAX_RETRY: no such setting; did you mean APP__MAX_RETRIES"):
+        load_settings()
+
+
+def production(**sections: dict[str, object]) -> Settings:
+    auth = {"secret": STRONG} | sections.pop("auth", {})
+    http = {"allowed_hosts": ("api.example",)} | sections.pop("http", {})
+    return load_settings(auth=auth, http=http, **sections)
+
+
+def test_production_starts_with_a_secret_and_a_host() -> None:
+    refuse_weak(production())
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (lambda: production(auth={"secret": ""}), "AUTH__SECRET"),
+        (lambda: production(auth={"secret": "short"}), "AUTH__SECRET"),
+        (lambda: production(auth={"secret": "changethis-changethis-changethis-changethis"}), "AUTH__SECRET"),
+        (lambda: production(auth={"secret": "a" * 64}), "AUTH__SECRET"),
+        (lambda: production(db={"url": f"postgresql://user:{STRONG}@host/name"}), "AUTH__SECRET"),
+        (lambda: production(app={"debug": True}), "APP__DEBUG"),
+        (lambda: production(http={"docs": True}), "HTTP__DOCS"),
+        (lambda: production(http={"allowed_hosts": ()}), "HTTP__ALLOWED_HOSTS"),
+        (lambda: production(http={"allowed_hosts": ("*",)}), "HTTP__ALLOWED_HOSTS"),
+        (
+            lambda: production(http={"cors_origins": ("*",), "cors_allow_credentials": True}),
+            "HTTP__CORS_ORIGINS",
+        ),
+        (lambda: production(http={"workers": 2}), "CACHE__URL"),
+        (lambda: production(http={"workers": 2}), "DB__URL"),
+    ],
+)
+def test_production_refuses_what_nobody_means(settings: Callable[[], Settings], name: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        refuse_weak(settings())
+
+    assert name in str(refusal.value)
+    assert STRONG not in str(refusal.value)
+
+
+def test_a_weak_production_process_ends_at_once_and_names_the_setting(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "src", "serve", "--port", "0"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "AUTH__SECRET": "weak-canary"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 2
+    assert "AUTH__SECRET: too weak" in ended.stderr
+    assert "HTTP__ALLOWED_HOSTS: missing" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "weak-canary" not in ended.stdout + ended.stderr
