@@ -4,6 +4,7 @@ import difflib
 import json
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_network
@@ -328,6 +329,14 @@ def all_settings() -> dict[tuple[str, str], FieldInfo]:
         for name, field in outer.annotation.model_fields.items():
             found[section, name] = field
     return found
+
+
+def with_secret(settings: Settings) -> Settings:
+    """Outside production a process without a secret makes one for its life: nothing is ever signed with an empty key."""
+    if settings.production or settings.auth.secret.get_secret_value():
+        return settings
+    auth = settings.auth.model_copy(update={"secret": SecretStr(secrets.token_urlsafe(48))})
+    return settings.model_copy(update={"auth": auth})
 
 
 def refuse_weak(settings: Settings) -> None:

@@ -50,6 +50,12 @@ class TokenResponse(ResponseModel):
     """Seconds."""
 
 
+class TokenErrorResponse(ResponseModel):
+    """RFC 6749 §5.2."""
+
+    error: Literal["invalid_grant"]
+
+
 class SessionResponse(ResponseModel):
     id: UUID
     created_at: LocalDatetime

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum
 from uuid import UUID
 
 from loguru import logger
@@ -21,7 +20,9 @@ from src.shared.errors import ErrorCode
 from src.users import User
 from src.users import services as users
 from src.users.permissions import Grants
-from src.users.schemas import UserWithRolesResponse, email_key
+from src.users.schemas import UpdateUserRequest, UserWithRolesResponse, email_key
+
+_ASSIGN = "role:assign"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,21 @@ async def register(request: RegisterRequest, device: Device) -> UserWithRolesRes
     """
     await throttle.spend_registration(device.address)
     verified_first = get_settings().verified_email_required
-    password_hash = await _hash(request)
+    try:
+        password_hash = await _hash(request)
+    except BusinessException:
+        await throttle.give_back_registration(device.address)
+        raise
     try:
         async with transaction() as session:
-            user = await users.create_user(session, email=request.email, username=request.username, is_verified=False)
+            user = await users.create_user(
+                session,
+                email=request.email,
+                username=request.username,
+                is_verified=False,
+                # That a name was taken with an address tells somebody who tries it next whether the address was free.
+                username_is_a_wish=verified_first,
+            )
             session.add(Credential(user_id=user.id, password_hash=password_hash))
             created = await users.get_user_with_roles(session, user.id)
     except BusinessException as refusal:
@@ -53,26 +65,56 @@ async def register(request: RegisterRequest, device: Device) -> UserWithRolesRes
     return None if verified_first else created
 
 
-async def create_user(request: CreateUserRequest, *, held: Grants) -> UserWithRolesResponse:
-    """An account made by somebody who holds `held`.
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    request: CreateUserRequest
+    password_hash: str
 
-    Refused: WEAK_PASSWORD, EMAIL_TAKEN, USERNAME_TAKEN, ROLE_NOT_FOUND, GRANT_NOT_HELD.
-    """
-    password_hash = await _hash(request)
+
+async def prepare_account(request: CreateUserRequest) -> NewAccount:
+    """What takes long, done before a transaction. Refused: WEAK_PASSWORD."""
+    return NewAccount(request, await _hash(request))
+
+
+async def create_user(request: CreateUserRequest, *, held: Grants) -> UserWithRolesResponse:
+    """For callers without a session: see `open_account`."""
+    account = await prepare_account(request)
     async with transaction() as session:
-        user = await users.create_user(
-            session, email=request.email, username=request.username, is_verified=request.is_verified
-        )
-        session.add(Credential(user_id=user.id, password_hash=password_hash))
-        await session.flush()
-        if request.roles:
-            return await users.set_roles(session, user.id, request.roles, held=held)
-        return await users.get_user_with_roles(session, user.id)
+        return await open_account(session, account, held=held)
+
+
+async def open_account(session: AsyncSession, account: NewAccount, *, held: Grants) -> UserWithRolesResponse:
+    """An account made by somebody who holds `held`; roles are given by those who hold `role:assign`.
+
+    Refused: EMAIL_TAKEN, USERNAME_TAKEN, PERMISSION_DENIED, ROLE_NOT_FOUND, GRANT_NOT_HELD.
+    """
+    request = account.request
+    if request.roles and not held.allow(_ASSIGN):
+        raise BusinessException(ErrorCode.PERMISSION_DENIED, data={"required": [_ASSIGN], "match": "all"})
+    user = await users.create_user(
+        session, email=request.email, username=request.username, is_verified=request.is_verified
+    )
+    session.add(Credential(user_id=user.id, password_hash=account.password_hash))
+    await session.flush()
+    if request.roles:
+        return await users.set_roles(session, user.id, request.roles, held=held)
+    return await users.get_user_with_roles(session, user.id)
 
 
 async def _hash(request: RegisterRequest) -> str:
     known = (request.email, *request.email.split("@"), request.username or "")
     return await passwords.hash_password(request.password.get_secret_value(), known_about_user=known)
+
+
+async def update_user(session: AsyncSession, user_id: UUID, changes: UpdateUserRequest) -> UserWithRolesResponse:
+    """A disabled account has no sessions, so that none comes back when it is enabled again.
+
+    Refused: USER_NOT_FOUND, USERNAME_TAKEN, LAST_ADMIN.
+    """
+    updated = await users.update_user(session, user_id, changes)
+    if not updated.is_active:
+        await _revoke_sessions(session, user_id)
+    return updated
 
 
 async def delete_user(session: AsyncSession, user_id: UUID) -> None:
@@ -147,11 +189,6 @@ def _letter(user_id: UUID, session_id: UUID, auth_epoch: int, refresh_token: str
     )
 
 
-class _Refusal(Enum):
-    INVALID = ErrorCode.INVALID_REFRESH_TOKEN
-    REUSED = ErrorCode.REFRESH_TOKEN_REUSED
-
-
 async def refresh(token: str, device: Device) -> TokenResponse:
     """Exchange a refresh token for its successor. Refused: TOO_MANY_ATTEMPTS, INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED.
 
@@ -160,25 +197,25 @@ async def refresh(token: str, device: Device) -> TokenResponse:
     await throttle.spend_login(device.address)
     async with transaction() as session:
         outcome = await _exchange(session, token)
-    if isinstance(outcome, _Refusal):
-        raise BusinessException(outcome.value)
+    if isinstance(outcome, ErrorCode):
+        raise BusinessException(outcome)
     return outcome
 
 
-async def _exchange(session: AsyncSession, token: str) -> TokenResponse | _Refusal:
+async def _exchange(session: AsyncSession, token: str) -> TokenResponse | ErrorCode:
     token_hash = tokens.hash_refresh_token(token)
     family_id = (
         await session.execute(select(RefreshToken.session_id).where(RefreshToken.token_hash == token_hash))
     ).scalar_one_or_none()
     if family_id is None:
-        return _Refusal.INVALID
+        return ErrorCode.INVALID_REFRESH_TOKEN
     family = await _lock_session(session, family_id)
     now = datetime.now(UTC)
     if family is None or family.revoked_at is not None or family.expires_at <= now:
-        return _Refusal.INVALID
+        return ErrorCode.INVALID_REFRESH_TOKEN
     user = await session.get(User, family.user_id)
     if user is None or not _may_log_in(user):
-        return _Refusal.INVALID
+        return ErrorCode.INVALID_REFRESH_TOKEN
     successor = tokens.succeed(token)
     consumed = await session.execute(
         update(RefreshToken)
@@ -213,13 +250,13 @@ async def _used_at(session: AsyncSession, token_hash: str) -> datetime | None:
     return used_at
 
 
-async def _end_if_reused(session: AsyncSession, family: AuthSession, token_hash: str, now: datetime) -> _Refusal:
+async def _end_if_reused(session: AsyncSession, family: AuthSession, token_hash: str, now: datetime) -> ErrorCode:
     if await _used_at(session, token_hash) is None:
         # Never exchanged: it has only expired.
-        return _Refusal.INVALID
+        return ErrorCode.INVALID_REFRESH_TOKEN
     family.revoked_at = now
     logger.bind(session_id=str(family.id), user_id=str(family.user_id)).warning("Refresh token reused, session ended")
-    return _Refusal.REUSED
+    return ErrorCode.REFRESH_TOKEN_REUSED
 
 
 async def _lock_session(session: AsyncSession, session_id: UUID) -> AuthSession | None:
@@ -238,8 +275,9 @@ async def log_out(session: AsyncSession, token: str) -> None:
 
 
 async def log_out_everywhere(session: AsyncSession, user_id: UUID) -> None:
-    await _revoke_sessions(session, user_id)
+    # The account first: a log-in holds its lock until the new session can be seen, and revoked.
     await users.end_all_tokens(session, user_id)
+    await _revoke_sessions(session, user_id)
 
 
 async def _revoke_sessions(session: AsyncSession, user_id: UUID) -> None:
@@ -251,7 +289,7 @@ async def _revoke_sessions(session: AsyncSession, user_id: UUID) -> None:
 
 
 async def change_password(user_id: UUID, request: ChangePasswordRequest, device: Device) -> None:
-    """Ends all sessions. Refused: TOO_MANY_ATTEMPTS, INVALID_CREDENTIALS, WEAK_PASSWORD."""
+    """Ends all sessions. Refused: TOO_MANY_ATTEMPTS, INVALID_CREDENTIALS, WEAK_PASSWORD, CONFLICTING_WRITE."""
     async with transaction() as session:
         user = await users.get_user(session, user_id)
         credential = await session.get(Credential, user_id)
@@ -266,8 +304,12 @@ async def change_password(user_id: UUID, request: ChangePasswordRequest, device:
     known = (user.email, *user.email.split("@"), user.username or "")
     fresh_hash = await passwords.hash_password(request.new_password.get_secret_value(), known_about_user=known)
     async with transaction() as session:
-        await _store_hash(session, user_id, fresh_hash)
         await log_out_everywhere(session, user_id)
+        current = await session.get(Credential, user_id, with_for_update=True)
+        if current is None or current.password_hash != stored:
+            # Somebody changed it since it was checked: the old password decides nothing any more.
+            raise BusinessException(ErrorCode.CONFLICTING_WRITE)
+        current.password_hash = fresh_hash
 
 
 async def _store_hash(session: AsyncSession, user_id: UUID, password_hash: str) -> None:

@@ -63,7 +63,16 @@ async def spend_login(address: str) -> None:
 
 async def spend_registration(address: str) -> None:
     """Refused: TOO_MANY_ATTEMPTS."""
-    await _spend(Limit("register", get_settings().auth.registrations_per_address, _MINUTE_SECONDS), address)
+    await _spend(_registrations(), address)
+
+
+async def give_back_registration(address: str) -> None:
+    """For one that was not valid."""
+    await _count(_registrations(), address, by=-1)
+
+
+def _registrations() -> Limit:
+    return Limit("register", get_settings().auth.registrations_per_address, _MINUTE_SECONDS)
 
 
 async def _spend(limit: Limit, subject: str) -> None:

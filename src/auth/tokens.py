@@ -18,6 +18,7 @@ from joserfc.jwk import OctKey
 from joserfc.jws import JWSRegistry
 
 from src.config import Settings, get_settings
+from src.shared.types import MAX_INT32
 
 ALGORITHM: Final = "HS256"
 TYPE: Final = "at+jwt"
@@ -113,7 +114,11 @@ def _claims(claims: dict[str, Any], settings: Settings) -> AccessClaims | None: 
     issued, not_before, expires = times
     if not (issued <= now + LEEWAY_SECONDS and not_before <= now + LEEWAY_SECONDS and now < expires):
         return None
-    if claims["iss"] != settings.app.name or claims["aud"] != AUDIENCE or not isinstance(claims["jti"], str):
+    if claims["iss"] != settings.app.name or claims["aud"] != AUDIENCE:
+        return None
+    if not all(isinstance(claims[name], str) for name in ("sub", "sid", "jti")):
+        return None
+    if not 0 <= claims["epoch"] <= MAX_INT32:
         return None
     return AccessClaims(UUID(claims["sub"]), UUID(claims["sid"]), claims["epoch"])
 

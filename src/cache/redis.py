@@ -23,6 +23,7 @@ T = TypeVar("T")
 # Any in this module: what a caller stores, as in the protocol, and what the server answers, which depends on the command
 Command = tuple[bytes | str | int, ...]
 
+FAILURES = (RedisError, OSError)
 VERSION = "v1"
 MAX_CONNECTIONS = 64
 MAX_JITTER = 0.1
@@ -59,7 +60,7 @@ class RedisCache:
         self._timeout_seconds = settings.timeout_seconds
         self._ttl_seconds = settings.ttl_seconds
         self._prefix = f"{settings.namespace}:{VERSION}:".encode()
-        self._breaker = Breaker(settings.breaker_seconds, failures=(RedisError, OSError))
+        self._breaker = Breaker(settings.breaker_seconds, FAILURES)
         self._flights = Flights()
         self._connected: dict[asyncio.AbstractEventLoop, _Connected] = {}
         self._new_client()  # a URL that cannot be read is refused here, at start
@@ -251,7 +252,8 @@ class RedisCache:
         try:
             yield
         finally:
-            await self._connected.pop(loop).client.aclose(close_connection_pool=True)
+            with suppress(*FAILURES):
+                await self._connected.pop(loop).client.aclose(close_connection_pool=True)
 
     def _new_client(self) -> Redis:
         try:

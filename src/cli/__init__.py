@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,8 @@ from rich.console import Console
 from src.auth import services as auth
 from src.auth.schemas import CreateUserRequest
 from src.cli import demo
-from src.config import DELIMITER, ConfigurationError, Settings, load_settings, refuse_weak, use_settings
+from src.cli.docs import write_pages
+from src.config import ConfigurationError, Settings, load_settings, refuse_weak, setting_name, use_settings, with_secret
 from src.exceptions import BusinessException
 from src.http.errors import field_errors
 from src.shared import migrations
@@ -39,7 +41,7 @@ def run() -> None:
     except BusinessException as refusal:
         _fail(f"{refusal.msg} ({refusal.code.name})", 1)
     except DATABASE_ERRORS as error:
-        _fail(f"The database cannot do this now ({type(error).__name__}); see DB{DELIMITER}URL", 1)
+        _fail(f"The database cannot do this now ({type(error).__name__}); see {setting_name('db', 'url')}", 1)
 
 
 def _fail(message: str, status: int) -> None:
@@ -62,13 +64,14 @@ def serve(
 def _settings(**overrides: Any) -> Settings:  # Any: sections, validated when they are loaded
     settings = load_settings(**overrides)
     refuse_weak(settings)
-    return use_settings(settings)
+    return use_settings(with_secret(settings))
 
 
 def _serve(settings: Settings) -> None:
     http = settings.http
-    # Workers are processes of their own and read the settings for themselves.
-    os.environ[f"HTTP{DELIMITER}WORKERS"] = str(http.workers)
+    # Workers are processes of their own and read the settings for themselves; a secret made up here must be theirs too.
+    os.environ[setting_name("http", "workers")] = str(http.workers)
+    os.environ[setting_name("auth", "secret")] = settings.auth.secret.get_secret_value()
     # uvicorn raises the signal that stopped it once more when it is done; by then everything asked was answered.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
@@ -97,6 +100,22 @@ def migrate(
     else:
         migrations.downgrade(down_to)
     _say(f"The tables are at {down_to or migrations.newest()}", markup=False)
+
+
+@cli.command()
+def migration(message: Annotated[str, typer.Argument(help="What it does, as in 'Add invoices'")]) -> None:
+    """Write the migration that brings the tables from the newest revision to what the models say now."""
+    with TemporaryDirectory() as folder:
+        use_settings(load_settings(db={"url": f"sqlite:///{folder}/scratch.db"}))
+        migrations.upgrade()
+        _say(f"Read it before you commit it: {migrations.write(message)}", markup=False)
+
+
+@cli.command("docs")
+def write_docs() -> None:
+    """Write the pages that come from the code: the catalogue of error codes, and the example of all settings."""
+    for page in write_pages():
+        _say(str(page), markup=False)
 
 
 @cli.command()
@@ -140,7 +159,7 @@ def dev(port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=6
     try:
         _create_admin(demo.ADMIN_EMAIL, password)
     except BusinessException:
-        password = "(shown when it was created; `rm -r var` starts over)"  # noqa: S105 - a hint in its place
+        password = "(it was shown when the account was made)"  # noqa: S105 - a hint in its place
     _run(demo.fill)
     url = f"http://{settings.http.host}:{port}"
     _say(

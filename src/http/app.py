@@ -9,8 +9,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from src import __version__
-from src.cache import close_cache
-from src.config import Settings, get_settings, refuse_weak, use_settings
+from src.cache import close_cache, get_cache
+from src.config import Settings, get_settings, refuse_weak, use_settings, with_secret
 from src.http.docs import install_docs
 from src.http.envelope import install_envelope
 from src.http.errors import install_error_handlers
@@ -43,8 +43,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         ConfigurationError: names each setting that is missing, weak or wrong.
     """
-    settings = use_settings(settings) if settings is not None else get_settings()
+    settings = settings if settings is not None else get_settings()
     refuse_weak(settings)
+    settings = use_settings(with_secret(settings))
     app = Undercroft(
         title=settings.app.name,
         version=__version__,
@@ -80,6 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     set_up_logging(app.settings)
     readiness = await get_readiness()
     readiness.draining = False
+    await get_cache()  # a CACHE__URL that cannot be read stops the process here, not its first user
     logger.bind(env=app.settings.app.env.value).info("Started")
     try:
         yield

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response as RawResponse
 from starlette.types import Scope
 
+from src.cache import CacheUnavailableError
 from src.exceptions import BusinessException
 from src.shared.database import DATABASE_ERRORS, is_outage
 from src.shared.errors import ErrorCode, explain, http_status
@@ -82,7 +83,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(BusinessException, _refusal)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation)
-    for kind in DATABASE_ERRORS:
+    for kind in (*DATABASE_ERRORS, CacheUnavailableError):
         app.add_exception_handler(kind, _outage_or_crash)
     app.add_exception_handler(Exception, crash)
 
@@ -142,7 +143,7 @@ def _message(error: Mapping[str, Any]) -> str:  # Any: pydantic's error details
 
 
 async def _outage_or_crash(request: Request, error: Exception) -> RawResponse:
-    if not is_outage(error):
+    if not (is_outage(error) or isinstance(error, CacheUnavailableError)):
         return await crash(request, error)
     logger.bind(error=type(error).__name__, cause=type(error.__cause__).__name__).warning(
         "A server that we need does not answer"

@@ -19,6 +19,7 @@ from src.shared.errors import ErrorCode, explain, http_status
 
 Schema = dict[str, Any]  # Any: JSON
 
+_NULL: Schema = {"type": "null"}
 _ANY_ROUTE = (
     ErrorCode.HOST_NOT_ALLOWED,
     ErrorCode.HEADERS_TOO_LARGE,
@@ -67,10 +68,12 @@ def _tell_the_truth(
     responses = operation["responses"]
     takes_input = responses.pop("422", None) is not None
     if not is_unwrapped(route.endpoint):
+        _tell_of_no_data(responses, route.endpoint)
         for status, response in responses.items():
-            if status.isdigit() and int(status) < HTTPStatus.MULTIPLE_CHOICES:
+            if _is_success(status):
                 _wrap(response, int(status), operation["operationId"], components)
     codes = set(_ANY_ROUTE) | error_codes(route)
+    _tell_what_can_be_sent(operation, codes)
     if takes_input:
         codes.add(ErrorCode.INVALID_REQUEST)
     if "requestBody" in operation:
@@ -79,20 +82,67 @@ def _tell_the_truth(
     for code in sorted(codes):
         by_status.setdefault(http_status(code), []).append(code)
     for status, raised in by_status.items():
-        responses[str(status)] = _error(raised) | responses.get(str(status), {})
+        responses[str(status)] = _with_own(responses.get(str(status), {}), _error(raised))
     operation["responses"] = dict(sorted(responses.items()))
 
 
+def _is_success(status: str) -> bool:
+    return status.isdigit() and int(status) < HTTPStatus.MULTIPLE_CHOICES
+
+
+def _tell_of_no_data(responses: Schema, endpoint: Callable[..., Any]) -> None:
+    """`-> None` is null; and `-> X | None` is X where another success of the route stands for the None."""
+    empty = [status for status, response in responses.items() if _is_success(status) and "content" not in response]
+    for response in responses.values():
+        json = response.get("content", {}).get("application/json", {})
+        schema = json.get("schema")
+        if schema is None:
+            continue
+        if not schema.keys() - {"title"} and inspect.signature(endpoint).return_annotation in (None, "None"):
+            json["schema"] = _NULL
+        elif empty:
+            json["schema"] = _without_null(schema)
+
+
+def _tell_what_can_be_sent(operation: Schema, codes: set[ErrorCode]) -> None:
+    """Parameters are there or not, never null; header names are written as people write them."""
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _without_null(parameter["schema"])
+        if parameter["in"] == "header":
+            parameter["name"] = parameter["name"].title()
+            if parameter["name"] == "Idempotency-Key" and ErrorCode.IDEMPOTENCY_KEY_REQUIRED in codes:
+                parameter["required"] = True
+
+
+def _without_null(schema: Schema) -> Schema:
+    kinds: list[Schema] = [kind for kind in schema.get("anyOf", ()) if kind != _NULL]
+    if len(kinds) != 1:
+        return schema
+    # A title beside a reference would make a second type of it in generated clients.
+    beside = {"anyOf", "title"} if "$ref" in kinds[0] else {"anyOf"}
+    return {key: value for key, value in schema.items() if key not in beside} | kinds[0]
+
+
+def _with_own(own: Schema, error: Schema) -> Schema:
+    """An error answer of the route's own beside those that the error codes stand for."""
+    json = own.get("content", {}).get("application/json")
+    if json is None:
+        return error | own
+    error["description"] = f"{own['description']}\n{error['description']}"
+    coded = error["content"]["application/json"]
+    coded["schema"] = {"anyOf": [json["schema"], coded["schema"]]}
+    return error
+
+
 def _wrap(response: Schema, status: int, operation_id_: str, components: Schema) -> None:
-    if status == HTTPStatus.NO_CONTENT or not response.setdefault(
-        "content", {"application/json": {"schema": {"type": "null"}}}
-    ):
+    if status == HTTPStatus.NO_CONTENT or not response.setdefault("content", {"application/json": {"schema": _NULL}}):
         return
     json = response["content"].get("application/json")
     if json is None:
         return
     data = json.get("schema", {})
-    reference = data.get("$ref", "").rpartition("/")[2]
+    # `Page[User]` is a component Page_User_.
+    reference = "Null" if data == _NULL else data.get("$ref", "").rpartition("/")[2].rstrip("_")
     name = f"{reference}_Envelope" if reference else f"{operation_id_}_{status}_Envelope"
     components[name] = {
         "type": "object",

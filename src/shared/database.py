@@ -80,8 +80,14 @@ async def transaction() -> AsyncIterator[AsyncSession]:
     """
     get_engine()
     assert _open_session is not None
-    async with _open_session() as session, session.begin():
-        yield session
+    async with _open_session() as session:
+        # Not `session.begin()`: under it, the `await session.commit()` that people bring along would forbid all that follows.
+        try:
+            yield session
+        except BaseException:
+            await session.rollback()
+            raise
+        await session.commit()
 
 
 async def _request_session() -> AsyncIterator[AsyncSession]:

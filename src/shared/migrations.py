@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import text
 
 from src.shared.database import transaction
@@ -26,6 +26,14 @@ def upgrade() -> None:
 
 def downgrade(revision: str) -> None:
     command.downgrade(config(), revision)
+
+
+def write(message: str) -> Path:
+    """A new revision for the difference between the tables and the models, on a database that is at the newest one."""
+    number = f"{len(list((SCRIPTS / 'versions').glob('*.py'))) + 1:04}"
+    script = command.revision(config(), message, autogenerate=True, rev_id=number)
+    assert isinstance(script, Script)
+    return Path(script.path)
 
 
 @cache

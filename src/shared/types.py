@@ -6,13 +6,12 @@ from functools import lru_cache
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from src.config import get_settings
 
 MAX_INT32 = 2**31 - 1
-MAX_INT64 = 2**63 - 1
 
 # C0 but for tab and line breaks, DEL, C1. PostgreSQL refuses NUL; no text that a person types has the others.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -48,12 +47,6 @@ def _canonical_uuid(value: object) -> object:
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 Id = Annotated[UUID, BeforeValidator(_canonical_uuid, json_schema_input_type=UUID)]
 
-Int32 = Annotated[int, Field(strict=True, ge=-MAX_INT32 - 1, le=MAX_INT32)]
-Count = Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)]
-Quantity = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-Minor = Annotated[int, Field(strict=True, ge=0, le=MAX_INT64 // 1_000_000)]
-"""Money in minor units (cents); bounded so that price x quantity still fits 64 bits."""
-
 
 @lru_cache(maxsize=8)
 def _zone(hours: float) -> timezone:
@@ -84,7 +77,8 @@ class QueryModel(BaseModel):
 class ResponseModel(BaseModel):
     """A letter that goes out, made from a row or a value with the same names."""
 
-    model_config = ConfigDict(from_attributes=True)
+    # A field with a default goes out like any other: clients need not ask whether it is there.
+    model_config = ConfigDict(from_attributes=True, json_schema_serialization_defaults_required=True)
 
 
 def new_id() -> UUID:

@@ -12,22 +12,28 @@ from pydantic_core import PydanticCustomError
 
 from src.shared.types import Line, LocalDatetime, QueryModel, RequestModel, ResponseModel
 
+MAX_KEY_LENGTH = 256
+"""The column's."""
+
 
 def _valid_email(value: str) -> str:
     value = unicodedata.normalize("NFKC", value).strip()
     try:
         # Whether the domain takes mail is found out by sending one.
-        return validate_email(value, check_deliverability=False, allow_quoted_local=False).normalized
+        return validate_email(
+            value, check_deliverability=False, allow_quoted_local=False, test_environment=True
+        ).normalized
     except (EmailNotValidError, UnicodeError):
         raise PydanticCustomError("email_invalid", "Not a valid e-mail address") from None
 
 
 def email_key(address: str) -> str:
     """The address as it is compared, so that one mailbox is one account: NFKC, case-folded, IDNA."""
-    local, _, domain = unicodedata.normalize("NFKC", address).casefold().rpartition("@")
+    local, _, domain = unicodedata.normalize("NFKC", address).strip().casefold().rpartition("@")
     # What is no domain was never registered with us; it is compared as it is.
     with suppress(idna.IDNAError):
-        domain = idna.encode(domain, uts46=True).decode()
+        # Folded once more as Unicode: what `xn--` stands for was hidden from the first time.
+        domain = idna.encode(idna.decode(domain, uts46=True).casefold(), uts46=True).decode()
     # Case folding can leave NFKC (U+0345): normalise again, as Unicode's NFKC_Casefold does.
     return f"{unicodedata.normalize('NFKC', local)}@{domain}"
 
@@ -36,8 +42,16 @@ def username_key(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
+def _comparable(name: str) -> str:
+    if len(username_key(name)) > MAX_KEY_LENGTH:  # one character can be eighteen in NFKC
+        raise PydanticCustomError("username_too_long", "This name is too long to be compared")
+    return name
+
+
 Email = Annotated[Line, StringConstraints(max_length=320), AfterValidator(_valid_email)]
-Username = Annotated[str, StringConstraints(min_length=3, max_length=64, pattern=r"^[\w.-]+$")]
+Username = Annotated[
+    str, StringConstraints(min_length=3, max_length=64, pattern=r"^[\w.-]+$"), AfterValidator(_comparable)
+]
 UserSort = Literal["created_at", "-created_at", "email", "-email"]
 
 

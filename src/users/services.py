@@ -1,10 +1,11 @@
 """What can be done with accounts and roles."""
 
+import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, update
+from sqlalchemy import delete, func, insert, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -40,7 +41,14 @@ _ORDERS = {
 def select_users(filters: UserFilters) -> SelectOfScalar[User]:
     query = select(User).where(col(User.deleted_at).is_(None)).order_by(*_ORDERS[filters.sort])
     if filters.email is not None:
-        query = query.where(col(User.email_key).contains(email_key(filters.email).lstrip("@"), autoescape=True))
+        part = unicodedata.normalize("NFKC", filters.email).casefold()
+        query = query.where(
+            or_(
+                col(User.email_key).contains(part, autoescape=True),
+                # The key has `xn--` where people read and type letters.
+                col(User.email).icontains(part, autoescape=True),
+            )
+        )
     if filters.is_active is not None:
         query = query.where(User.is_active == filters.is_active)
     if filters.is_verified is not None:
@@ -53,12 +61,6 @@ def select_users(filters: UserFilters) -> SelectOfScalar[User]:
 
 async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
     return (await session.execute(select(User).where(User.email_key == email_key(email)))).scalar_one_or_none()
-
-
-async def find_active_user(session: AsyncSession, user_id: UUID, *, auth_epoch: int) -> User | None:
-    """The account, if it may act and no right was taken away since `auth_epoch`."""
-    found = select(User).where(User.id == user_id, User.is_active, User.auth_epoch == auth_epoch)
-    return (await session.execute(found)).scalar_one_or_none()
 
 
 async def get_user(session: AsyncSession, user_id: UUID) -> User:
@@ -77,15 +79,24 @@ def _with_roles(user: User, roles: Sequence[str] | frozenset[str]) -> UserWithRo
     return UserWithRolesResponse(**UserResponse.model_validate(user).model_dump(), roles=sorted(roles))
 
 
-async def create_user(
-    session: AsyncSession, *, email: str, username: str | None, is_verified: bool, roles: Sequence[str] = (MEMBER,)
+async def create_user(  # noqa: PLR0913 - an account has these parts
+    session: AsyncSession,
+    *,
+    email: str,
+    username: str | None,
+    is_verified: bool,
+    username_is_a_wish: bool = False,
+    roles: Sequence[str] = (MEMBER,),
 ) -> User:
-    """Refused: EMAIL_TAKEN, USERNAME_TAKEN, ROLE_NOT_FOUND."""
+    """A name that is only wished for is given, if it is free then, when the address is verified.
+
+    Refused: EMAIL_TAKEN, USERNAME_TAKEN, ROLE_NOT_FOUND.
+    """
     user = User(
         email=email,
         email_key=email_key(email),
         username=username,
-        username_key=None if username is None else username_key(username),
+        username_key=None if username is None or username_is_a_wish else username_key(username),
         is_verified=is_verified,
     )
     # The unique indexes decide, not a look before: two registrations at once would both look and both find nothing.
@@ -99,7 +110,9 @@ async def create_user(
 
 
 def _taken(error: IntegrityError) -> ErrorCode:
-    return ErrorCode.USERNAME_TAKEN if "username_key" in str(error.orig) else ErrorCode.EMAIL_TAKEN
+    # The first line names the index; PostgreSQL's second one quotes what somebody typed.
+    index, _, _ = str(error.orig).partition("\n")
+    return ErrorCode.USERNAME_TAKEN if "username_key" in index else ErrorCode.EMAIL_TAKEN
 
 
 async def update_user(session: AsyncSession, user_id: UUID, changes: UpdateUserRequest) -> UserWithRolesResponse:
@@ -110,9 +123,12 @@ async def update_user(session: AsyncSession, user_id: UUID, changes: UpdateUserR
     for flag in ("is_active", "is_verified"):
         if values.get(flag, ...) is None:
             del values[flag]
-    await get_user(session, user_id)
+    user = await get_user(session, user_id)
+    if values.get("is_verified") and "username" not in values:
+        await _grant_wished_username(session, user)
     if values.get("is_active") is False:
         await _keep_an_admin(session, without=user_id)
+    if False in (values.get("is_active"), values.get("is_verified")):
         values["auth_epoch"] = User.auth_epoch + 1
     if values:
         try:
@@ -122,6 +138,17 @@ async def update_user(session: AsyncSession, user_id: UUID, changes: UpdateUserR
             raise BusinessException(_taken(error)) from None
         session.expire_all()
     return await get_user_with_roles(session, user_id)
+
+
+async def _grant_wished_username(session: AsyncSession, user: User) -> None:
+    if user.username is None or user.username_key is not None:
+        return
+    wish = update(User).where(col(User.id) == user.id)
+    try:
+        async with session.begin_nested():
+            await session.execute(wish.values(username_key=username_key(user.username)))
+    except IntegrityError:
+        await session.execute(wish.values(username=None))
 
 
 async def delete_user(session: AsyncSession, user_id: UUID) -> None:

@@ -39,9 +39,8 @@ def test_a_stalled_output_drops_lines_counts_them_and_keeps_errors() -> None:
     writer.put(Event(0, "INFO", "first", "x"))
     assert output.reached.wait(20)
 
-    for number in range(MAX_WAITING + 500):
-        writer.put(Event(number, "INFO", "line", "x"))
-    writer.put(Event(0, "ERROR", "error", "x"), important=True)
+    _put(writer, [Event(0, "INFO", "line", "x")] * (MAX_WAITING + 500), important=False)
+    _put(writer, [Event(0, "ERROR", "error", "x")], important=True)
     output.read.set()
     writer.stop()
 
@@ -55,8 +54,7 @@ def test_even_errors_do_not_pile_up_without_end() -> None:
     writer.put(Event(0, "INFO", "first", "x"))
     assert output.reached.wait(20)
 
-    for _ in range(3 * MAX_WAITING):
-        writer.put(Event(0, "ERROR", "error", "x"), important=True)
+    _put(writer, [Event(0, "ERROR", "error", "x")] * 3 * MAX_WAITING, important=True)
     output.read.set()
     writer.stop()
 
@@ -75,6 +73,20 @@ def test_a_stalled_output_does_not_keep_the_process_from_ending() -> None:
     output.read.set()
     writer.stop()
     assert [json.loads(line)["message"] for line in output.data.decode().splitlines()] == ["first", "late"]
+
+
+def test_without_a_thread_lines_are_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    written = bytearray()
+    writer = Writer(json_line, written.extend)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    writer.put(Event(0, "INFO", "first", "x"))
+    writer.put(Event(0, "INFO", "second", "x"))
+
+    assert [json.loads(line)["message"] for line in written.decode().splitlines()] == ["first", "second"]
+    writer.stop()
 
 
 def test_an_output_that_fails_hurts_nobody() -> None:
@@ -108,6 +120,19 @@ def test_writes_to_a_pipe_are_short_enough_not_to_be_mixed_with_those_of_other_w
 
     assert all(len(data) <= 4096 and data.endswith(b"\n") for data in writes)
     assert b"".join(writes).count(b"\n") == 1000
+
+
+def _put(writer: Writer, events: list[Event], *, important: bool) -> None:
+    """In a thread of its own, so that a put that waits is a failure and not a test that never ends."""
+
+    def put() -> None:
+        for event in events:
+            writer.put(event, important=important)
+
+    thread = threading.Thread(target=put, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "a put waits for the output"
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

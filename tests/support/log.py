@@ -39,7 +39,9 @@ class Log:
         *lines, rest = self.text().split("\n")
         assert rest == ""
         assert all(len(line.encode()) < MAX_LINE_BYTES for line in lines)
-        return [json.loads(line, parse_constant=pytest.fail) for line in lines]
+        parsed: list[dict[str, Any]] = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+        json.dumps(parsed, ensure_ascii=False).encode()  # lone surrogates, which strict parsers refuse, fail here
+        return parsed
 
     def line(self) -> dict[str, Any]:  # Any: as above
         (line,) = self.lines()

@@ -14,6 +14,8 @@ from src.shared.types import Line, LocalDatetime, Name, QueryModel, RequestModel
 MAX_PRICE_MINOR = 100_000_000_000
 MAX_STOCK = 1_000_000_000
 """Bounds under which price x quantity x lines of the largest order fits 64 bits."""
+MAX_KEY_LENGTH = 256
+"""The column's."""
 
 
 def _iso_4217(code: str) -> str:
@@ -27,7 +29,15 @@ def sku_key(sku: str) -> str:
     return unicodedata.normalize("NFKC", sku).casefold()
 
 
-Sku = Annotated[Line, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w./-]+$")]
+def _comparable(sku: str) -> str:
+    if len(sku_key(sku)) > MAX_KEY_LENGTH:  # one character can be eighteen in NFKC
+        raise PydanticCustomError("sku_too_long", "This SKU is too long to be compared")
+    return sku
+
+
+Sku = Annotated[
+    Line, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w./-]+$"), AfterValidator(_comparable)
+]
 Currency = Annotated[str, StringConstraints(min_length=3, max_length=3), AfterValidator(_iso_4217)]
 PriceMinor = Annotated[int, Field(strict=True, ge=0, le=MAX_PRICE_MINOR, description="In minor units (cents)")]
 ProductSort = Literal["created_at", "-created_at", "name", "-name", "price_minor", "-price_minor", "sku", "-sku"]

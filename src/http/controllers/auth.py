@@ -14,6 +14,7 @@ from src.auth.schemas import (
     RefreshRequest,
     RegisterRequest,
     SessionResponse,
+    TokenErrorResponse,
     TokenResponse,
 )
 from src.exceptions import BusinessException
@@ -40,7 +41,11 @@ async def login(request: LoginRequest, device: DeviceDep) -> TokenResponse:
     return await auth.log_in(request.email, request.password.get_secret_value(), device)
 
 
-@router.post("/token", response_model=TokenResponse, responses={400: {"description": "RFC 6749 §5.2: `{error: …}`"}})
+@router.post(
+    "/token",
+    response_model=TokenResponse,
+    responses={400: {"model": TokenErrorResponse, "description": "RFC 6749 §5.2: `{error: …}`"}},
+)
 @unwrapped
 async def token(form: Annotated[OAuth2PasswordRequestForm, Depends()], device: DeviceDep) -> Any:  # Any: §5.1 or §5.2
     """OAuth2 password grant (RFC 6749 §4.3): what the Authorize button of the API docs uses."""

@@ -27,18 +27,19 @@ from src.shared.types import Id
 router = APIRouter()
 
 _SEES_DRAFTS = "product:update"
+_ANY = "*"  # RFC 9110 §13.1.1: whatever there is
 
 
 def _version(etag: str) -> str:
     digits = etag.strip().removeprefix("W/").strip('"')
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):  # noqa: PLR2004 - a version fits 32 bits
+    if digits != _ANY and not (digits.isascii() and digits.isdigit() and len(digits) < 10):  # noqa: PLR2004 - a version fits 32 bits
         raise PydanticCustomError("version_invalid", 'Write the version that you read, as in "3"')
     return digits
 
 
 IfMatch = Annotated[
     str | None,
-    AfterValidator(lambda etag: etag and _version(etag)),
+    AfterValidator(lambda etag: None if etag is None else _version(etag)),
     Header(description='The `version` that you read, as in "3"'),
 ]
 
@@ -73,7 +74,7 @@ async def get_product(product_id: Id, grants: GrantsOrNone, session: SessionDep)
 async def update_product(
     product_id: Id, request: UpdateProductRequest, session: SessionDep, if_match: IfMatch = None
 ) -> Product:
-    expected_version = None if if_match is None else int(if_match)
+    expected_version = None if if_match in (None, _ANY) else int(if_match)
     return await products.update_product(session, product_id, request, expected_version=expected_version)
 
 

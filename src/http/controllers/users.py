@@ -45,9 +45,20 @@ async def list_users(filters: Annotated[UserFilters, Query()], session: SessionD
     return await apaginate(session, users.select_users(filters))
 
 
-@router.post("/users", status_code=201, dependencies=[Depends(require_permissions("user:create"))])
-async def create_user(request: CreateUserRequest, grants: CurrentGrants) -> UserWithRolesResponse:
-    return await auth.create_user(request, held=grants)
+async def _prepared(request: CreateUserRequest) -> auth.NewAccount:
+    return await auth.prepare_account(request)
+
+
+# Prepared before the key is claimed: no lock is held while the password is hashed.
+@router.post(
+    "/users",
+    status_code=201,
+    dependencies=[Depends(require_permissions("user:create")), Depends(_prepared), Idempotent],
+)
+async def create_user(
+    account: Annotated[auth.NewAccount, Depends(_prepared)], grants: CurrentGrants, session: SessionDep
+) -> UserWithRolesResponse:
+    return await auth.open_account(session, account, held=grants)
 
 
 @router.get("/users/{user_id}", dependencies=[Depends(require_permissions("user:read"))])
@@ -57,10 +68,10 @@ async def get_user(user_id: Id, session: SessionDep) -> UserWithRolesResponse:
 
 @router.patch("/users/{user_id}", dependencies=[Depends(require_permissions("user:update")), Idempotent])
 async def update_user(user_id: Id, request: UpdateUserRequest, session: SessionDep) -> UserWithRolesResponse:
-    return await users.update_user(session, user_id, request)
+    return await auth.update_user(session, user_id, request)
 
 
-@router.delete("/users/{user_id}", dependencies=[Depends(require_permissions("user:delete"))])
+@router.delete("/users/{user_id}", dependencies=[Depends(require_permissions("user:delete")), Idempotent])
 async def delete_user(user_id: Id, session: SessionDep) -> None:
     await auth.delete_user(session, user_id)
 

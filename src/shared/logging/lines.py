@@ -89,14 +89,14 @@ def _shown(value: Plain) -> str:
 
 def _json_event(event: Event) -> str:
     core, fields = _cleaned(event)
-    text = _escaped({**core, **fields})
+    text = _to_json({**core, **fields})
     if len(text) < MAX_LINE_BYTES:
         return text
     for longest in (5000, 2000, 600, 200, 60):
-        text = _escaped({**_shortened(core, longest), **_shortened(fields, longest), "truncated": True})
+        text = _to_json({**_shortened(core, longest), **_shortened(fields, longest), "truncated": True})
         if len(text) < MAX_LINE_BYTES:
             return text
-    return _escaped({**_shortened(core, 64), "truncated": True})
+    return _to_json({**_shortened(core, 64), "truncated": True})
 
 
 def _json_access(line: AccessLine) -> str:
@@ -105,7 +105,7 @@ def _json_access(line: AccessLine) -> str:
     who = "" if client is None else f',"client":{_repeated(client)}'
     end = "" if size is None else f',"bytes":{size}'
     text = (
-        f'{{"time":"{_iso(time_ns)}{_access_head(method, route, status)}{_escaped(_no_surrogates(request_id))}{user}'
+        f'{{"time":"{_iso(time_ns)}{_access_head(method, route, status)}{_to_json(_no_surrogates(request_id))}{user}'
         f',"path":{_repeated(path)},"duration_ms":{duration_ms:.3f}{who}{end}}}'
     )
     return text if len(text) < MAX_LINE_BYTES else _json_event(_access_event(line))
@@ -121,13 +121,13 @@ def _access_head(method: str, route: str | None, status: int) -> str:
         "route": route,
         "status": status,
     }
-    return f'",{_escaped(_clean(fields, ""))[1:-1]},"request_id":'
+    return f'",{_to_json(_clean(fields, ""))[1:-1]},"request_id":'
 
 
 @lru_cache(maxsize=1024)
 def _repeated(value: UUID | str) -> str:
     """Paths, clients and users come again and again; making them harmless costs more than the rest of the line."""
-    return _escaped(_tidy(str(value)))
+    return _to_json(_tidy(str(value)))
 
 
 def _access_message(method: str, place: str | None, status: int) -> str:
@@ -215,10 +215,6 @@ def _tidy(text: str, secrets: list[str] | None = None) -> str:
 def _no_surrogates(text: str) -> str:
     # `\ud800` alone is JSON by the letter, but the parsers of several log shippers refuse the line.
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _escaped(value: Plain) -> str:
-    return _to_json(value).replace("\x7f", "\\u007f")
 
 
 def _shortened(value: dict[str, Plain], longest: int) -> dict[str, Plain]:

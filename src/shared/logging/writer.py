@@ -81,18 +81,22 @@ class Writer:
             self._start()
         self._asleep = False
         self._bell.put(None)
+        if self._stopped:  # meanwhile: nobody hears the bell any more
+            self._settle()
 
     def _start(self) -> None:
         with self._counting:
             if self._thread is not None:
                 return
-            self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-            # Not atexit: a worker that multiprocessing forked leaves by os._exit, which skips it.
-            self._finalizer = Finalize(None, self.stop, exitpriority=0)
+            thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
             try:
-                self._thread.start()
+                thread.start()
             except RuntimeError:  # the interpreter is shutting down
                 self._settle()
+                return
+            self._thread = thread
+            # Not atexit: a worker that multiprocessing forked leaves by os._exit, which skips it.
+            self._finalizer = Finalize(None, self.stop, exitpriority=0)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -114,13 +118,15 @@ class Writer:
         with self._writing:
             while self._lines or self._dropped:
                 chunk = bytearray()
-                # Counted, so that a dropped line is told of behind those that filled the queue.
-                for _ in range(len(self._lines)):
-                    line = self._rendered(self._lines.popleft())
-                    if chunk and len(chunk) + len(line) > CHUNK_BYTES:
-                        self._write_quietly(chunk)
-                        chunk = bytearray()
-                    chunk += line
+                # Counted, so that a dropped line is told of behind those that filled the queue. A signal handler that
+                # logs after the end may have taken some of them.
+                with suppress(IndexError):
+                    for _ in range(len(self._lines)):
+                        line = self._rendered(self._lines.popleft())
+                        if chunk and len(chunk) + len(line) > CHUNK_BYTES:
+                            self._write_quietly(chunk)
+                            chunk = bytearray()
+                        chunk += line
                 with self._counting:
                     dropped, self._dropped = self._dropped, 0
                 if dropped:
