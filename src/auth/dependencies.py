@@ -88,7 +88,7 @@ def require_permissions(*permissions: str, match: Match = "all") -> Guard:
 
 def require_roles(*roles: str) -> Guard:
     """A dependency that refuses (ROLE_REQUIRED) a caller who has none of these roles."""
-    if not roles or not all(roles):
+    if not roles or not all(_is_name(role) for role in roles):
         raise TypeError("require_roles takes at least one role name")
 
     async def check(grants: CurrentGrants) -> None:
@@ -97,6 +97,10 @@ def require_roles(*roles: str) -> Guard:
 
     check.required_roles = roles  # type: ignore[attr-defined] # as above
     return check
+
+
+def _is_name(role: object) -> bool:
+    return isinstance(role, str) and role != ""
 
 
 def owner_or_perm(get_owner_id: Callable[..., Any], perms: str | tuple[str, ...] | list[str]) -> Guard:

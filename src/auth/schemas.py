@@ -50,10 +50,13 @@ class TokenResponse(ResponseModel):
     """Seconds."""
 
 
+OAuthError = Literal["invalid_request", "invalid_grant", "unsupported_grant_type"]
+
+
 class TokenErrorResponse(ResponseModel):
     """RFC 6749 §5.2."""
 
-    error: Literal["invalid_grant"]
+    error: OAuthError
 
 
 class SessionResponse(ResponseModel):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from loguru import logger
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src import __version__
 from src.cache import close_cache, get_cache
@@ -28,6 +28,14 @@ class Undercroft(FastAPI):
     adds with `add_middleware`, and the routes get their envelopes when the app starts, those added later included."""
 
     settings: Settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            prefix, path = self.root_path or scope.get("root_path", ""), scope["path"]
+            if prefix and path != prefix and not path.startswith(f"{prefix}/"):
+                # What the proxy stripped belongs to the path (ASGI); without it Starlette finds nothing that is mounted.
+                scope = {**scope, "path": prefix + path}
+        await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         install_envelope(self)

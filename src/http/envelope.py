@@ -5,15 +5,18 @@ small pieces: one looks at what the endpoint returns before FastAPI serialises i
 """
 
 import json
+import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial, update_wrapper
 from http import HTTPStatus
-from typing import Any, NoReturn, TypeVar
+from types import UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 from fastapi import FastAPI
 from fastapi._body_limit import wrap_app_with_body_limit
-from fastapi._compat import lenient_issubclass
+from fastapi._compat import ModelField, lenient_issubclass
+from fastapi.datastructures import Default, DefaultPlaceholder
 from fastapi.dependencies.models import _is_async_gen_callable, _is_coroutine_callable, _is_gen_callable
 from fastapi.routing import (
     APIRoute,
@@ -22,13 +25,16 @@ from fastapi.routing import (
     request_response,
 )
 from fastapi.utils import create_model_field
+from pydantic.fields import FieldInfo
+from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.responses import Response as RawResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src.exceptions import BusinessException
-from src.http.errors import BODILESS, envelope, phrase
+from src.http.errors import BODILESS, body_too_large, envelope, phrase
 from src.http.pagination import add_page_parameters
 from src.http.query import Check, query_check
 from src.http.response import Response
@@ -58,6 +64,8 @@ def unwrapped(endpoint: F) -> F:
 
 
 def is_unwrapped(endpoint: object) -> bool:
+    while isinstance(endpoint, partial):
+        endpoint = endpoint.func
     return getattr(endpoint, "__unwrapped__", False)
 
 
@@ -74,19 +82,15 @@ def install_envelope(app: FastAPI) -> None:
 
 
 def _install(original: APIRoute, route: Any) -> None:  # Any: APIRoute or FastAPI's private context, same attributes
+    wraps = not (is_unwrapped(route.endpoint) or _streams(route))
+    if wraps:
+        _look_into_envelope(route)
     add_page_parameters(route)
     check = query_check(route.dependant)
-    if is_unwrapped(route.endpoint) or _streams(route):
+    if not wraps:
         route.app = _rebuild(original, route, partial(_strict, check=check))
         return
-    if lenient_issubclass(route.response_model, Response):
-        # `-> Response[Item]` says what is in the envelope; the envelope itself is ours.
-        route.response_model = route.response_model.model_fields["data"].annotation
-        route.response_field = None
-    if route.response_field is None:
-        # Without a model FastAPI turns Decimals into floats on its way to JSON; pydantic keeps every digit.
-        declared = route.response_model if route.response_model is not None else Any
-        route.response_field = create_model_field(f"Response_{route.unique_id}", type_=declared, mode="serialization")
+    _keep_digits(route)
     dependant = route.dependant
     dependant.call = _watched(
         dependant.call, dependant.request_param_name or _REQUEST, dependant.response_param_name or _RESPONSE
@@ -94,6 +98,50 @@ def _install(original: APIRoute, route: Any) -> None:  # Any: APIRoute or FastAP
     dependant.request_param_name = dependant.request_param_name or _REQUEST
     dependant.response_param_name = dependant.response_param_name or _RESPONSE
     route.app = _rebuild(original, route, partial(_enveloped, check=check))
+
+
+def _look_into_envelope(route: Any) -> None:  # Any: see _install
+    """`-> Response[Item]` says what is in the envelope; the envelope itself is ours."""
+    model = _data_type(route.response_model)
+    if model is not route.response_model:
+        route.response_model = model
+        route.response_field = create_model_field(f"Response_{route.unique_id}", type_=model, mode="serialization")
+
+
+def _data_type(declared: Any) -> Any:  # Any: a type, or a form of typing
+    if lenient_issubclass(declared, Response):
+        return declared.model_fields["data"].annotation
+    kinds = get_args(declared) if get_origin(declared) in (Union, UnionType) else ()
+    if any(lenient_issubclass(kind, Response) for kind in kinds):
+        return Union[tuple(_data_type(kind) for kind in kinds)]  # noqa: UP007 - of a tuple there is no other form
+    return declared
+
+
+def _keep_digits(route: Any) -> None:  # Any: see _install
+    """Without a model FastAPI turns Decimals into floats on its way to JSON; pydantic keeps every digit."""
+    chosen = route.response_class
+    if chosen is JSONResponse:
+        route.response_class = Default(JSONResponse)  # what it is anyway, and FastAPI then serialises in one pass
+    kind = chosen.value if isinstance(chosen, DefaultPlaceholder) else chosen
+    if route.response_field is None and lenient_issubclass(kind, JSONResponse):
+        route.response_field = _AnyValue(FieldInfo(annotation=Any), f"Response_{route.unique_id}", "serialization")
+
+
+class _AnyValue(ModelField):
+    """Whatever an endpoint without a response model returns, objects with attributes included, as FastAPI has it."""
+
+    def serialize(self, value: Any, **how: Any) -> Any:
+        how.setdefault("mode", "json")
+        return self._type_adapter.dump_python(value, fallback=_as_data, **how)
+
+    def serialize_json(self, value: Any, **how: Any) -> bytes:
+        return self._type_adapter.dump_json(value, fallback=_as_data, **how)
+
+
+def _as_data(value: object) -> dict[Any, Any]:  # Any: whatever is in it, serialised in turn
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {name: part for name, part in vars(value).items() if not name.startswith("_")}
 
 
 def _streams(route: Any) -> bool:  # Any: see _install
@@ -107,7 +155,23 @@ def _rebuild(original: APIRoute, route: Any, around: Callable[[Handler], Handler
         handler = original.get_route_handler()
     finally:
         _effective_route_context_var.reset(token)
-    return wrap_app_with_body_limit(request_response(around(handler)), route.max_body_size)
+    return _limited(request_response(around(handler)), route.max_body_size)
+
+
+def _limited(app: ASGIApp, max_body_bytes: int | None) -> ASGIApp:
+    """`max_body_size` of a route or router. What Starlette answers to a declared length is text: here it is ours."""
+    if max_body_bytes is None:
+        return app
+    counting = wrap_app_with_body_limit(app, max_body_bytes)
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        length = Request(scope).headers.get("content-length", "")
+        if length.isdecimal() and int(length) > max_body_bytes:
+            await body_too_large(scope, max_body_bytes)(scope, receive, send)
+        else:
+            await counting(scope, receive, send)
+
+    return limited
 
 
 def _watched(endpoint: Callable[..., Any], request_name: str, response_name: str) -> Callable[..., Awaitable[Any]]:
@@ -171,14 +235,27 @@ def _wrapped(response: RawResponse, answer: tuple[str, int | None] | None) -> Ra
         return _without_body(response)
     if answer is None:
         # The endpoint made the response itself: JSON is wrapped, anything else is its own business.
-        if not isinstance(response, JSONResponse):
+        if not _is_value(response):
             return response
-        return _spliced(response, status, "success" if status < HTTPStatus.BAD_REQUEST else phrase(status))
-    if response.media_type != "application/json":
+        answer = ("success" if status < HTTPStatus.BAD_REQUEST else phrase(status), None)
+    elif response.media_type != "application/json":
         # The route has a response class of its own, for text or HTML.
         return response
     msg, code = answer
     return _spliced(response, code if code is not None else status, msg)
+
+
+def _is_value(response: RawResponse) -> bool:
+    """Finished JSON. A download, a part of something, a compressed body, a redirect or another JSON format is none."""
+    headers = response.headers
+    return (
+        hasattr(response, "body")
+        and headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+        and not headers.get("content-disposition", "").lower().startswith("attachment")
+        and "content-encoding" not in headers
+        and "content-range" not in headers
+        and not HTTPStatus.MULTIPLE_CHOICES <= response.status_code < HTTPStatus.BAD_REQUEST
+    )
 
 
 def _without_body(response: RawResponse) -> RawResponse:
@@ -186,6 +263,8 @@ def _without_body(response: RawResponse) -> RawResponse:
         response.body = b""
         del response.headers["content-length"]
         del response.headers["content-type"]
+        if response.status_code == HTTPStatus.RESET_CONTENT:
+            response.headers["content-length"] = "0"  # RFC 9110 §15.3.6: it has a length, and that is zero
     return response
 
 
@@ -197,7 +276,8 @@ def _spliced(response: RawResponse, code: int, msg: str) -> RawResponse:
 
 
 class _StrictRequest(Request):
-    """JSON as RFC 8259 has it and as two parsers read it alike: UTF-8, no NaN, no duplicate keys, no lone surrogates."""
+    """JSON as RFC 8259 has it and as two parsers read it alike: UTF-8, no NaN, no duplicate keys, no lone surrogates.
+    Nor anything that could come in but not go out again: numbers beyond a float, nesting beyond the serialiser."""
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
@@ -205,18 +285,22 @@ class _StrictRequest(Request):
         return self._json
 
 
+MAX_SHALLOW_BRACKETS = 100
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def strict_json(body: bytes) -> Any:
     """Parse or refuse: json.JSONDecodeError, which FastAPI tells the client as `json_invalid`."""
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        text = body.decode()
+        if body.count(b"[") + body.count(b"{") > MAX_SHALLOW_BRACKETS:
+            _refuse_depth(body)
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
         if _SURROGATE_ESCAPE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise json.JSONDecodeError(_REASONS[type(error)], "", 0) from None
     return value
 
@@ -229,11 +313,15 @@ class _NotJsonError(ValueError):
     pass
 
 
+class _TooDeepError(ValueError):
+    pass
+
+
 _REASONS: dict[type[Exception], str] = {
     UnicodeDecodeError: "not UTF-8",
     UnicodeEncodeError: "lone surrogate",
-    RecursionError: "nested too deep",
-    ValueError: "number too long",
+    _TooDeepError: "nested too deep",
+    ValueError: "number too large",
     _DuplicateKeyError: "duplicate key",
     _NotJsonError: "NaN and Infinity are not JSON",
 }
@@ -248,3 +336,18 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(_name: str) -> NoReturn:
     raise _NotJsonError
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError
+    return number
+
+
+def _refuse_depth(body: bytes) -> None:
+    try:
+        from_json(body)  # stops at 200 levels; the serialiser could not write more than 255, the envelope included
+    except ValueError as error:
+        if "recursion limit" in str(error):
+            raise _TooDeepError from None

@@ -1,14 +1,19 @@
 """Exceptions become envelopes (or RFC 9457 problem details, by `Accept`)."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi._body_limit import get_body_limit_error
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from loguru import logger
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.requests import Request
 from starlette.responses import Response as RawResponse
 from starlette.types import Scope
@@ -22,9 +27,28 @@ BODILESS = frozenset({*range(100, 200), 204, 205, 304})
 RETRY_AFTER_SECONDS = 1
 
 
+Handler = Callable[[Request, Exception], Awaitable[RawResponse]]
+
+
+class BodyTooLargeError(HTTPException):
+    """Raised where a body is read: FastAPI lets HTTPExceptions through there, and nothing else."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self.limit_bytes = limit_bytes
+
+
 def envelope(code: int, msg: str, data: bytes) -> bytes:
     """Splice finished JSON into the envelope: the value is serialised once."""
-    return b'{"code":%d,"msg":%b,"data":%b}' % (code, b'"success"' if msg == "success" else to_json(msg), data)
+    return b'{"code":%d,"msg":%b,"data":%b}' % (code, b'"success"' if msg == "success" else _json(msg), data)
+
+
+def _json(facts: object) -> bytes:
+    """What a refusal tells is for the client to read, never a reason to crash: unknown types become text."""
+    try:
+        return to_json(facts, fallback=str, inf_nan_mode="null")
+    except PydanticSerializationError:
+        return json.dumps(facts, default=str).encode()  # half a character, say: it goes out escaped
 
 
 def error_response(  # noqa: PLR0913 - an answer has these parts
@@ -32,11 +56,10 @@ def error_response(  # noqa: PLR0913 - an answer has these parts
 ) -> RawResponse:
     if status in BODILESS:
         return RawResponse(status_code=status, headers=headers)
-    # What a refusal tells is for the client to read, never a reason to crash: unknown types become text.
-    facts = to_json(data, fallback=str, inf_nan_mode="null")
+    facts = _json(data)
     if _wants_problem(scope):
         body = _problem(scope, status, code, msg, facts)
-        return RawResponse(body, status, headers, media_type="application/problem+json")
+        return RawResponse(body, status, headers, media_type=_PROBLEM)
     return RawResponse(envelope(code, msg, facts), status, headers, media_type="application/json")
 
 
@@ -44,6 +67,10 @@ def code_response(scope: Scope, code: ErrorCode, msg: str = "", data: object = N
     status = http_status(code)
     headers = _headers_for(status, data)
     return error_response(scope, status=status, code=code, msg=msg or explain(code).meaning, data=data, headers=headers)
+
+
+def body_too_large(scope: Scope, limit_bytes: int) -> RawResponse:
+    return code_response(scope, ErrorCode.BODY_TOO_LARGE, data={"limit_bytes": limit_bytes})
 
 
 def _headers_for(status: int, data: object) -> dict[str, str]:
@@ -58,8 +85,24 @@ def _headers_for(status: int, data: object) -> dict[str, str]:
     return headers
 
 
+_PROBLEM = "application/problem+json"
+_AS_JSON = ("application/json", "application/*", "*/*")
+
+
 def _wants_problem(scope: Scope) -> bool:
-    return any(name == b"accept" and b"application/problem+json" in value for name, value in scope.get("headers", ()))
+    """RFC 9110 §12.5.1: who names it gets it, unless JSON is liked better."""
+    accepted = dict(_accepted(scope))
+    liked = accepted.get(_PROBLEM, 0.0)
+    return liked > 0 and liked >= next((accepted[kind] for kind in _AS_JSON if kind in accepted), 0.0)
+
+
+def _accepted(scope: Scope) -> Iterator[tuple[str, float]]:
+    for name, value in scope.get("headers", ()):
+        if name == b"accept":
+            for choice in value.decode("latin-1").lower().split(","):
+                kind, *parameters = (part.strip() for part in choice.split(";"))
+                weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+                yield kind, float(weight) if weight.replace(".", "", 1).isdecimal() else 0.0
 
 
 def _problem(scope: Scope, status: int, code: int, msg: str, facts: bytes) -> bytes:
@@ -72,7 +115,7 @@ def _problem(scope: Scope, status: int, code: int, msg: str, facts: bytes) -> by
         "instance": f"urn:request:{scope['undercroft.request_id']}" if "undercroft.request_id" in scope else None,
         "code": code,
     }
-    return to_json(known, exclude_none=True)[:-1] + b',"data":%b}' % facts
+    return _json({name: value for name, value in known.items() if value is not None})[:-1] + b',"data":%b}' % facts
 
 
 def _title(status: int, code: int) -> str:
@@ -80,12 +123,9 @@ def _title(status: int, code: int) -> str:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(BusinessException, _refusal)
-    app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(RequestValidationError, _validation)
-    for kind in (*DATABASE_ERRORS, CacheUnavailableError):
-        app.add_exception_handler(kind, _outage_or_crash)
-    app.add_exception_handler(Exception, crash)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    app.add_exception_handler(Exception, _from_middleware)
 
 
 async def _refusal(request: Request, error: Exception) -> RawResponse:
@@ -97,13 +137,24 @@ async def _refusal(request: Request, error: Exception) -> RawResponse:
 
 async def _http_exception(request: Request, error: Exception) -> RawResponse:
     assert isinstance(error, HTTPException)
-    status, detail = error.status_code, error.detail
+    if isinstance(error, BodyTooLargeError):
+        return body_too_large(request.scope, error.limit_bytes)
+    if get_body_limit_error(error) is not None:
+        return body_too_large(request.scope, request.scope[MAX_BODY_SIZE_SCOPE_KEY])
+    status, detail, headers = error.status_code, error.detail, error.headers
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and type(error) is HTTPException:
+        # Raised by the first route that has the path; its own methods are not all.
+        headers = {**(headers or {}), "Allow": ", ".join(sorted(_methods(request)))}
     plain = isinstance(detail, str)
     msg = detail if plain else phrase(status)
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return code_response(request.scope, ErrorCode.BODY_TOO_LARGE)
     data = None if plain else detail
-    return error_response(request.scope, status=status, code=status, msg=msg, data=data, headers=error.headers)
+    return error_response(request.scope, status=status, code=status, msg=msg, data=data, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    path = get_route_path(request.scope)
+    routes = iter_route_contexts(request.app.routes)
+    return {method for route in routes if route.methods and route.path_regex.match(path) for method in route.methods}
 
 
 def phrase(status: int) -> str:
@@ -120,15 +171,16 @@ async def _validation(request: Request, error: Exception) -> RawResponse:
 
 def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:  # Any: pydantic's error details
     """`[{field, message, type}]`; never the input, nor what quotes it."""
-    return [{"field": _field(e["loc"]), "message": _message(e), "type": e["type"]} for e in errors]
+    return [{"field": _field(e), "message": _message(e), "type": e["type"]} for e in errors]
 
 
-def _field(loc: Sequence[int | str]) -> str:
+def _field(error: Mapping[str, Any]) -> str:  # Any: pydantic's error details
     """Dotted, as a client writes it: the body's own fields without a prefix, the others with their place."""
-    parts = list(loc)
+    parts = list(error["loc"])
     if parts[:1] == ["body"]:
-        # The position of a JSON error is a number alone, and belongs to the body as a whole.
-        parts = parts[1:] if any(isinstance(part, str) for part in parts[1:]) else parts[:1]
+        # What comes after is a field or an index; but in JSON that cannot be read it is a position in the text.
+        unreadable = error["type"] == "json_invalid" and len(parts) == 2  # noqa: PLR2004 - body and position
+        parts = parts[:1] if unreadable else parts[1:] or parts
     return ".".join(str(part)[:100] for part in parts)
 
 
@@ -139,7 +191,23 @@ def _message(error: Mapping[str, Any]) -> str:  # Any: pydantic's error details
     if error["type"] == "union_tag_invalid":
         # Its own text quotes the tag that came in.
         return f"Input should be one of {context['expected_tags']}"
+    if error["type"] in ("value_error", "assertion_error") and _quotes(error["msg"], error.get("input")):
+        return "This value is not accepted"
     return str(error["msg"])[:500]
+
+
+_MIN_QUOTE = 4
+"""Shorter ones are in any sentence."""
+
+
+def _quotes(message: str, given: object) -> bool:
+    """Whether a validator's own words repeat what came in."""
+    if isinstance(given, Mapping):
+        return any(_quotes(message, part) for part in given.values())
+    if isinstance(given, list | tuple):
+        return any(_quotes(message, part) for part in given)
+    text = str(given)
+    return given is not None and not isinstance(given, bool) and len(text) >= _MIN_QUOTE and text in message
 
 
 async def _outage_or_crash(request: Request, error: Exception) -> RawResponse:
@@ -149,6 +217,20 @@ async def _outage_or_crash(request: Request, error: Exception) -> RawResponse:
         "A server that we need does not answer"
     )
     return code_response(request.scope, ErrorCode.SERVICE_UNAVAILABLE)
+
+
+_HANDLERS: dict[type[Exception], Handler] = {
+    BusinessException: _refusal,
+    HTTPException: _http_exception,
+    RequestValidationError: _validation,
+    **dict.fromkeys((*DATABASE_ERRORS, CacheUnavailableError), _outage_or_crash),
+}
+
+
+async def _from_middleware(request: Request, error: Exception) -> RawResponse:
+    """What a team's middleware raises passes no other handler; it is answered like what a route raises."""
+    handler = next((_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS), crash)
+    return await handler(request, error)
 
 
 async def crash(request: Request, error: Exception) -> RawResponse:

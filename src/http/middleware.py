@@ -12,12 +12,11 @@ from ipaddress import ip_address, ip_network
 from time import perf_counter
 from typing import Final
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.config import Settings
-from src.http.errors import code_response, crash
+from src.http.errors import BodyTooLargeError, code_response, crash
 from src.shared.errors import ErrorCode
 from src.shared.logging import RequestContext, enter_request, leave_request, log_access
 
@@ -247,7 +246,7 @@ class Limits:
             message = await receive()
             received_bytes += len(message.get("body", b""))
             if received_bytes > self._max_body_bytes:
-                raise HTTPException(413)
+                raise BodyTooLargeError(self._max_body_bytes)
             return message
 
         async def send_noted(message: Message) -> None:

@@ -1,14 +1,24 @@
 """`Page[...]` as a response model is all that a route says to be paged."""
 
-from typing import Any
+import base64
+import binascii
+import hmac
+import json
+from typing import Any, Final
 
 from fastapi import Depends, Query
 from fastapi._compat import lenient_issubclass
 from fastapi.dependencies.utils import get_parameterless_sub_dependant
-from fastapi_pagination import Params, pagination_ctx
-from fastapi_pagination.bases import AbstractPage
+from fastapi.exceptions import RequestValidationError
+from fastapi_pagination import LimitOffsetParams, Params, pagination_ctx, request
+from fastapi_pagination.bases import AbstractPage, AbstractParams
+from fastapi_pagination.cursor import CursorParams
+from fastapi_pagination.types import Cursor
 
+from src.config import get_settings
 from src.shared.types import MAX_INT32
+
+SEAL_BYTES: Final = 16
 
 
 class BoundedParams(Params):
@@ -17,11 +27,59 @@ class BoundedParams(Params):
     page: int = Query(1, ge=1, le=MAX_INT32, description="Page number")
 
 
+class BoundedLimitOffsetParams(LimitOffsetParams):
+    offset: int = Query(0, ge=0, le=MAX_INT32, description="Page offset")
+
+
+class SealedCursorParams(CursorParams):
+    """A cursor is values for a WHERE clause: only those that this very list gave come back."""
+
+    cursor: str | None = Query(None, max_length=4096, description="Cursor for the next page")
+    size: int = Query(50, ge=1, le=100, description="Page size")
+
+    def encode_cursor(self, cursor: Cursor | None) -> str | None:
+        if not cursor:
+            return None
+        place = cursor.encode() if isinstance(cursor, str) else cursor
+        return base64.urlsafe_b64encode(_seal(place) + place).decode().rstrip("=")
+
+    def decode_cursor(self, cursor: str | None) -> Cursor | None:
+        if not cursor:
+            return None
+        try:
+            opened = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        except binascii.Error:
+            opened = b""
+        seal, place = opened[:SEAL_BYTES], opened[SEAL_BYTES:]
+        if not hmac.compare_digest(seal, _seal(place)):
+            error = {"loc": ("query", "cursor"), "type": "cursor_invalid", "msg": "Not a cursor of this list"}
+            raise RequestValidationError([error])
+        return place.decode()
+
+
+def _seal(place: bytes) -> bytes:
+    """An HMAC over the place and the list: its path, filters and order."""
+    asked = request()
+    filters = sorted(
+        (name, value) for name, value in asked.query_params.multi_items() if name not in ("cursor", "size")
+    )
+    secret = get_settings().auth.secret.get_secret_value().encode()
+    key = hmac.digest(secret, b"undercroft/cursor/v1", "sha256")  # one secret, a key of its own for each purpose
+    return hmac.digest(key, json.dumps([asked.url.path, filters]).encode() + place, "sha256")[:SEAL_BYTES]
+
+
+_BOUNDED: dict[type[AbstractParams], type[AbstractParams]] = {
+    Params: BoundedParams,
+    LimitOffsetParams: BoundedLimitOffsetParams,
+    CursorParams: SealedCursorParams,
+}
+
+
 def add_page_parameters(route: Any) -> None:  # Any: APIRoute or FastAPI's private context, same attributes
     """What fastapi-pagination's own `add_pagination` does, for routes below nested routers too, and bounded."""
     page = route.response_model
     if not lenient_issubclass(page, AbstractPage):
         return
     own = page.__params_type__
-    context = Depends(pagination_ctx(page, BoundedParams if own is Params else own))
+    context = Depends(pagination_ctx(page, _BOUNDED.get(own, own)))
     route.dependant.dependencies.append(get_parameterless_sub_dependant(depends=context, path=route.path_format))

@@ -1,12 +1,13 @@
 """Query parameters that no part of a route knows, or that come twice, are refused: a typo in a filter must not show
 the whole list, and two readers of one URL must not read two different values."""
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from urllib.parse import parse_qsl
 
 from fastapi._compat import ModelField, field_annotation_is_sequence
-from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.models import Dependant, _unwrapped_call
 from fastapi.dependencies.utils import _get_flat_fields_from_params
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
@@ -16,7 +17,7 @@ Check = Callable[[Request], None]
 
 def query_check(dependant: Dependant) -> Check | None:
     """None for a route that reads the query by itself, from the request."""
-    if dependant.request_param_name or dependant.http_connection_param_name:
+    if dependant.request_param_name or dependant.http_connection_param_name or _reads_query(dependant):
         return None
     declared = list(_declared(dependant))
     if any(_takes_anything(field) for field in declared):
@@ -48,6 +49,14 @@ def _declared(dependant: Dependant) -> Iterator[ModelField]:
     yield from dependant.query_params
     for sub in dependant.dependencies:
         yield from _declared(sub)
+
+
+def _reads_query(dependant: Dependant) -> bool:
+    """Whether a dependency does: one that names `query_params`, or a security scheme of FastAPI's with its key there."""
+    call = _unwrapped_call(dependant.call)
+    function = call if inspect.isroutine(call) else inspect.getattr_static(type(call), "__call__", None)
+    code = getattr(function, "__code__", None)
+    return (code is not None and "query_params" in code.co_names) or any(map(_reads_query, dependant.dependencies))
 
 
 def _takes_anything(field: ModelField) -> bool:

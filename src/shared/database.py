@@ -2,19 +2,20 @@
 
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import asyncpg
 from fastapi import Depends
-from sqlalchemy import URL, Connection, MetaData, Select, event, make_url
+from sqlalchemy import URL, Connection, MetaData, Select, event, inspect, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import Mapper, ORMExecuteState, QueryableAttribute, Session
+from sqlalchemy.pool import PoolResetState
 from sqlmodel import SQLModel
 
 from src.config import Settings, get_settings
@@ -40,11 +41,26 @@ class _OrderedSession(Session):
 @event.listens_for(_OrderedSession, "do_orm_execute")
 def _order_parts(executed: ORMExecuteState) -> None:
     statement = executed.statement
-    if not isinstance(statement, Select) or statement._limit_clause is None or statement._order_by_clauses:  # noqa: SLF001 - no public way to ask
-        return
-    mapper = executed.bind_mapper
-    if mapper is not None and not statement._group_by_clauses and not statement._distinct:  # noqa: SLF001 - as above
-        executed.statement = statement.order_by(*mapper.primary_key)
+    if (
+        isinstance(statement, Select)
+        and statement._has_row_limiting_clause  # noqa: SLF001 - no public way to ask
+        and not (statement._order_by_clauses or statement._group_by_clauses or statement._distinct)  # noqa: SLF001 - as above
+    ):
+        executed.statement = statement.order_by(*_primary_keys(statement))
+
+
+def _primary_keys(statement: Select[Any]) -> Iterator[QueryableAttribute[Any]]:  # Any: of whatever is selected
+    """Those of the tables that it selects, whole or by column, under their aliases. Expressions have none: a count
+    must not be ordered by what it counts."""
+    entities = {
+        selected["entity"]: None
+        for selected in statement.column_descriptions
+        if selected["expr"] is selected["entity"] or isinstance(selected["expr"], QueryableAttribute)
+    }
+    for entity in entities:
+        mapper: Mapper[Any] = inspect(entity).mapper  # Any: as above
+        for column in mapper.primary_key:
+            yield getattr(entity, mapper.get_property_by_column(column).key)
 
 
 _engine: AsyncEngine | None = None
@@ -203,6 +219,7 @@ def _sqlite_engine(url: URL, settings: Settings) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
     event.listen(engine.sync_engine, "before_cursor_execute", _begin_before_first_write)
+    event.listen(engine.sync_engine, "reset", _end_failed_commit)
     return engine
 
 
@@ -213,6 +230,13 @@ def _tune_sqlite(connection: Any, _record: object) -> None:  # Any: the driver's
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _end_failed_commit(connection: Any, _record: object, state: PoolResetState) -> None:  # Any: as above
+    """A COMMIT that a deferred constraint refuses leaves SQLite's transaction open, and SQLAlchemy takes it for ended:
+    the next request would find its rows, and commit them."""
+    if state.asyncio_safe and connection.driver_connection.in_transaction:
+        connection.rollback()
 
 
 _READS = re.compile(

@@ -42,8 +42,10 @@ def controllers_touch_no_data(house: Path) -> list[str]:
             for node in ast.walk(function):
                 if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in sessions:
                     found.append(f"{path}:{node.lineno}: {node.value.id}.{node.attr} is for services")
-                if (_calls(node, "apaginate") or _calls(node, "paginate")) and not _is_service_call(_argument(node, 1), services):
-                    found.append(f"{path}:{node.lineno}: apaginate takes the query of a service")
+                if (_calls(node, "apaginate") or _calls(node, "paginate")) and not _is_service_call(
+                    _argument(node, 1), services
+                ):
+                    found.append(f"{path}:{_line(node)}: apaginate takes the query of a service")
     return found
 
 

@@ -32,7 +32,7 @@ class FarSide:
 
 
 class _Service(ThreadingHTTPServer):
-    daemon_threads = True
+    daemon_threads = False  # the end of the block waits for all of them
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -49,8 +49,14 @@ class _Handler(BaseHTTPRequestHandler):
         assert self.path == f"{HOST}:443", self.path
         self.send_response(200)
         self.end_headers()
+        self.finish()
         self.request = self.server.tls.wrap_socket(self.connection, server_side=True)
         self.setup()
+
+    def finish(self) -> None:
+        super().finish()
+        if isinstance(self.connection, ssl.SSLSocket):
+            self.connection.close()  # the server knows only of the socket below it
 
     def do_GET(self) -> None:
         """`/users/<n>`: 503, then a connection that breaks off, then the user; from 400 on, that status for ever."""

@@ -26,7 +26,7 @@ def member(account: Account, login: LogIn) -> httpx2.Client:
 
 
 def call(somebody: httpx2.Client, method: str, path: str) -> tuple[int, dict[str, Any]]:  # Any: JSON
-    answer = somebody.request(method, path, **({"json": {"any": "thing"}} if method == "POST" else {}))
+    answer = somebody.request(method, path, json={"any": "thing"} if method == "POST" else None)
     return answer.status_code, answer.json()
 
 
@@ -115,7 +115,7 @@ async def owner() -> None: ...
 
 
 WRONG: dict[str, Callable[[], object]] = {
-    "no permission": lambda: require_permissions(),
+    "no permission": require_permissions,
     "a permission without an action": lambda: require_permissions("user"),
     "a permission with two": lambda: require_permissions("user:create:all"),
     "an empty permission": lambda: require_permissions(""),
@@ -124,7 +124,7 @@ WRONG: dict[str, Callable[[], object]] = {
     "one bad among good": lambda: require_permissions("user:create", "user create"),
     "a list of permissions": lambda: require_permissions(["user:create"]),  # type: ignore[arg-type] # that is the test
     "a bad match": lambda: require_permissions("user:create", match="some"),  # type: ignore[arg-type] # as above
-    "no role": lambda: require_roles(),
+    "no role": require_roles,
     "an empty role": lambda: require_roles(""),
     "a list of roles": lambda: require_roles(["admin"]),  # type: ignore[arg-type] # as above
     "a number as role": lambda: require_roles(1),  # type: ignore[arg-type] # as above

@@ -21,7 +21,7 @@ def test_who_asks_for_problem_details_gets_the_same_facts(client: httpx2.Client)
 
 
 def test_the_code_is_a_number_and_has_its_status() -> None:
-    assert ErrorCode.PRODUCT_OUT_OF_STOCK == 50101
+    assert int(ErrorCode.PRODUCT_OUT_OF_STOCK) == 50101
     assert ERROR_CODE_TO_HTTP[ErrorCode.PRODUCT_OUT_OF_STOCK] == 409
 
 

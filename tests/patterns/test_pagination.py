@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import pytest
@@ -69,10 +69,12 @@ async def test_pages_neither_overlap_nor_miss_without_an_order_by(
     pages = client.get(path, params={"size": 40}).json()["data"]["pages"]
 
     for number in range(1, pages + 1):
-        seen += [user["id"] for user in client.get(path, params={"size": 40, "page": number}).json()["data"]["items"]]
+        page = client.get(path, params={"size": 40, "page": number}).json()["data"]["items"]
+        seen += [user["id"] for user in page]
         # PostgreSQL writes a changed row to another place, and reads the table in the order of places.
+        changed = [UUID(user["id"]) for user in page]
         async with engine.begin() as connection:
-            await connection.execute(update(User).where(col(User.id).in_(seen[-40:])).values(is_verified=True))
+            await connection.execute(update(User).where(col(User.id).in_(changed)).values(is_verified=True))
 
     assert len(seen) == len(set(seen))
     assert crowd <= set(seen)
@@ -108,7 +110,7 @@ def test_nothing_secret_is_in_a_page_of_the_table(client: httpx2.Client, crowd: 
         ("/users/by-offset", "offset", -1),
         ("/users/by-offset", "offset", 10**30),
         ("/users/by-cursor", "size", 101),
-        ("/users/by-cursor", "size", -1),
+        ("/users/by-cursor", "size", 0),
     ],
 )
 def test_what_is_out_of_bounds_is_refused(client: httpx2.Client, path: str, parameter: str, value: Any) -> None:
@@ -144,28 +146,68 @@ def test_pages_by_limit_and_offset_work_as_well(client: httpx2.Client, crowd: se
     assert crowd <= set(seen)
 
 
-def test_cursor_pages_work_as_well(client: httpx2.Client, crowd: set[str]) -> None:
+def walk(client: httpx2.Client, path: str, **params: str) -> list[str]:
+    """The ids of all pages, from cursor to cursor."""
     seen: list[str] = []
-    cursor: str | None = ""
-
-    while cursor is not None:
-        answer = client.get("/users/by-cursor", params={"size": 60, **({"cursor": cursor} if cursor else {})})
+    cursor: str | None = None
+    while cursor is not None or not seen:
+        answer = client.get(path, params=params | {"size": "60"} | ({"cursor": cursor} if cursor else {}))
         assert answer.status_code == 200, answer.text
-        assert (answer.json()["code"], answer.json()["msg"]) == (200, "success")
         page = answer.json()["data"]
         seen += [user["id"] for user in page["items"]]
         cursor = page["next_page"]
+    return seen
 
+
+@pytest.mark.parametrize("path", ["/users/by-cursor", "/users/by-cursor-of-email"])
+def test_cursor_pages_work_as_well(client: httpx2.Client, crowd: set[str], path: str) -> None:
+    body = client.get(path).json()
+    seen = walk(client, path)
+
+    assert (body["code"], body["msg"]) == (200, "success")
+    assert set(body["data"]) >= {"items", "total", "current_page", "previous_page", "next_page"}
     assert len(seen) == len(set(seen))
     assert crowd <= set(seen)
 
 
-@pytest.mark.parametrize("cursor", ["nonsense", "%00", "PmQ6MQ==", "PnM6MX5zOjE=", "//8=", "x" * 5000])
-def test_a_cursor_that_is_none_of_ours_is_refused(client: httpx2.Client, cursor: str) -> None:
-    answer = client.get("/users/by-cursor", params={"cursor": cursor})
+def test_a_cursor_leads_back_too(client: httpx2.Client, crowd: set[str]) -> None:
+    first = client.get("/users/by-cursor", params={"size": 60}).json()["data"]
+    second = client.get("/users/by-cursor", params={"size": 60, "cursor": first["next_page"]}).json()["data"]
 
-    assert 400 <= answer.status_code < 500, answer.text
-    assert answer.json()["code"] == answer.status_code or answer.json()["code"] == 40001
+    back = client.get("/users/by-cursor", params={"size": 60, "cursor": second["previous_page"]}).json()["data"]
+
+    assert back["items"] == first["items"]
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "\x00", "%00", "ü", "PmQ6MQ==", "PnM6MX5zOjE=", "//8=", "A" * 5000])
+def test_a_cursor_that_is_none_of_ours_is_refused(client: httpx2.Client, cursor: str) -> None:
+    refused(client.get("/users/by-cursor", params={"cursor": cursor}))
+
+
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [("/users/by-cursor-of-email", {}), ("/users/by-cursor-of-email", {"from_the_end": "1"})],
+)
+def test_a_cursor_leads_on_in_its_own_list_only(
+    client: httpx2.Client, crowd: set[str], path: str, params: dict[str, str]
+) -> None:
+    cursor = client.get("/users/by-cursor", params={"size": 10}).json()["data"]["next_page"]
+
+    refused(client.get(path, params={**params, "cursor": cursor}))
+
+
+def test_a_cursor_that_was_changed_is_refused(client: httpx2.Client, crowd: set[str]) -> None:
+    cursor = client.get("/users/by-cursor", params={"size": 10}).json()["data"]["next_page"]
+
+    for place in range(0, len(cursor), 7):
+        other = "A" if cursor[place] != "A" else "B"
+        refused(client.get("/users/by-cursor", params={"cursor": cursor[:place] + other + cursor[place + 1 :]}))
+
+
+def refused(answer: httpx2.Response) -> None:
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (422, 40001), answer.text
+    assert [error["field"] for error in body["data"]["errors"]] == ["query.cursor"]
 
 
 def test_the_docs_tell_the_bounds_and_the_envelope(client: httpx2.Client) -> None:

@@ -1,16 +1,25 @@
 """Registration, log-in, refresh, log-out, sessions."""
 
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi.security import OAuth2PasswordRequestForm
+from pydantic import SecretStr, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.responses import Response as RawResponse
 
 from src.auth import services as auth
 from src.auth.dependencies import CurrentSessionId, CurrentUser, DeviceDep
 from src.auth.schemas import (
     ChangePasswordRequest,
     LoginRequest,
+    OAuthError,
     RefreshRequest,
     RegisterRequest,
     SessionResponse,
@@ -19,6 +28,7 @@ from src.auth.schemas import (
 )
 from src.exceptions import BusinessException
 from src.http.envelope import unwrapped
+from src.http.idempotency import Idempotent
 from src.http.response import Response
 from src.shared.database import SessionDep
 from src.shared.errors import ErrorCode
@@ -41,24 +51,59 @@ async def login(request: LoginRequest, device: DeviceDep) -> TokenResponse:
     return await auth.log_in(request.email, request.password.get_secret_value(), device)
 
 
-@router.post(
-    "/token",
-    response_model=TokenResponse,
-    responses={400: {"model": TokenErrorResponse, "description": "RFC 6749 §5.2: `{error: …}`"}},
-)
 @unwrapped
 async def token(form: Annotated[OAuth2PasswordRequestForm, Depends()], device: DeviceDep) -> Any:  # Any: §5.1 or §5.2
     """OAuth2 password grant (RFC 6749 §4.3): what the Authorize button of the API docs uses."""
     try:
-        letter = await auth.log_in(form.username, form.password, device)
+        typed = LoginRequest(email=form.username, password=SecretStr(form.password))
+        letter = await auth.log_in(typed.email, typed.password.get_secret_value(), device)
+    except ValidationError:
+        return _oauth_error("invalid_request")
     except BusinessException as refusal:
         if refusal.code is not ErrorCode.INVALID_CREDENTIALS:
             raise
-        return JSONResponse({"error": "invalid_grant"}, 400, _NO_STORE)
+        return _oauth_error("invalid_grant")
     return JSONResponse(letter.model_dump(), headers=_NO_STORE)
 
 
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+def _oauth_error(error: OAuthError) -> JSONResponse:
+    return JSONResponse(TokenErrorResponse(error=error).model_dump(), 400, _NO_STORE)
+
+
+class _OAuthRoute(APIRoute):
+    """RFC 6749 §5.2: a form that is not valid is refused in the standard's words too."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, RawResponse]]:  # Any: as FastAPI has it
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> RawResponse:
+            try:
+                form = await request.form()
+                if len(form.multi_items()) > len(form):
+                    return _oauth_error("invalid_request")  # §3.2: no parameter more than once
+                return await handler(request)
+            except RequestValidationError as refusal:
+                grant_type = any("grant_type" in error["loc"] for error in refusal.errors())
+                return _oauth_error("unsupported_grant_type" if grant_type else "invalid_request")
+            except HTTPException as refusal:
+                if refusal.status_code != HTTPStatus.BAD_REQUEST:
+                    raise
+                return _oauth_error("invalid_request")
+
+        return handle
+
+
+router.add_api_route(
+    "/token",
+    token,
+    methods=["POST"],
+    response_model=TokenResponse,
+    responses={400: {"model": TokenErrorResponse, "description": "RFC 6749 §5.2: `{error: …}`"}},
+    route_class_override=_OAuthRoute,
+)
 
 
 @router.post("/refresh")
@@ -86,6 +131,6 @@ async def list_sessions(user: CurrentUser, current: CurrentSessionId, session: S
     return await auth.list_sessions(session, user.id, current=current)
 
 
-@router.delete("/sessions/{session_id}")
+@router.delete("/sessions/{session_id}", dependencies=[Idempotent])
 async def end_session(session_id: Id, user: CurrentUser, session: SessionDep) -> None:
     await auth.end_session(session, user.id, session_id)

@@ -4,11 +4,9 @@
 # ruff: noqa: B008, FAST002
 # mypy: disable-error-code="no-untyped-def, type-arg"
 
-from uuid import UUID
-
 from fastapi import APIRouter, Depends
 
-from src.auth import current_user, owner_or_perm, require_permissions, require_roles
+from src.auth import current_user, require_permissions, require_roles
 from src.users import User
 
 router = APIRouter()
@@ -30,17 +28,3 @@ async def create_user(data: dict):
 @router.get("/admin/stats", dependencies=[Depends(require_roles("admin"))])
 async def admin_stats():
     pass
-
-
-@router.get("/any", dependencies=[Depends(require_permissions("user:create", "user:read", match="any"))])
-async def any_of_two() -> str:
-    return "either will do"
-
-
-async def get_owner_id(owner_id: UUID) -> UUID:
-    return owner_id
-
-
-@router.get("/diaries/{owner_id}", dependencies=[Depends(owner_or_perm(get_owner_id, "user:read"))])
-async def read_diary(owner_id: UUID) -> str:
-    return f"Dear {owner_id}"

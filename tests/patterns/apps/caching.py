@@ -1,7 +1,7 @@
 """Patterns, Caching: the cache is injected."""
 
 # Typed as the document has it:
-# ruff: noqa: A001, B008, FAST002
+# ruff: noqa: A001, B008, FAST002, RET503
 # mypy: disable-error-code="no-untyped-def"
 
 from typing import Any

@@ -1,0 +1,28 @@
+"""SQL on a test database, beside the service: what a test plants, and what it reads back."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sqlalchemy import Executable, NullPool, Row, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+def execute(url: str, statement: Executable) -> Sequence[Row[Any]]:  # Any: columns of any type
+    """Run one statement in a transaction of its own; callable with an event loop running, too."""
+
+    async def run() -> Sequence[Row[Any]]:  # Any: as above
+        parsed = make_url(url)
+        engine = create_async_engine(parsed.set(drivername=_DRIVERS[parsed.get_backend_name()]), poolclass=NullPool)
+        try:
+            async with engine.begin() as connection:
+                result = await connection.execute(statement)
+                return result.all() if result.returns_rows else []
+        finally:
+            await engine.dispose()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(run())).result()
