@@ -43,7 +43,8 @@ lock: install ## write requirements.lock anew from pyproject.toml (ARGS=--upgrad
 		--quiet $(ARGS) -o requirements.lock
 
 clean: ## remove what the other targets made, except the development database
-	rm -rf .venv .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build
+	rm -rf .venv .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build \
+		tests/clients/typescript/build tests/clients/typescript/node_modules
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv is twice as quick as pip alone even counting its own installation. The stamp comes last: an interrupted set-up

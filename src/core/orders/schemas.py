@@ -22,7 +22,7 @@ class PlaceOrderRequest(RequestModel):
     items: Annotated[list[OrderItemRequest], Field(min_length=1, max_length=MAX_LINES)]
     expected_total_minor: Annotated[
         int | None,
-        Field(strict=True, ge=0, le=2**63 - 1, description="What the buyer was shown; refused if it changed"),
+        Field(strict=True, ge=0, le=2**53 - 1, description="What the buyer was shown; refused if it changed"),
     ] = None
 
 

@@ -5,6 +5,7 @@
 import asyncio
 import json
 import tempfile
+import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -30,7 +31,11 @@ from src.http import Response, unwrapped
 router = APIRouter()
 DOCUMENT = json.dumps({"code": 1, "values": list(range(100))}).encode()
 
+SECONDS = 15
+"""Longest wait of a thread for its test."""
+
 _released: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+_blocked: dict[str, threading.Event] = defaultdict(threading.Event)
 
 
 @router.post("/release/{name}")
@@ -168,6 +173,31 @@ def plain_standard() -> dict[str, str]:
 @router.get("/never")
 async def never() -> None:
     await asyncio.Event().wait()
+
+
+@router.get("/never/plain-def/{name}")
+def never_plainly(request: Request, name: str) -> None:
+    _blocked[name].wait(SECONDS)
+
+
+@router.post("/unblock/{name}")
+async def unblock(name: str) -> None:
+    _blocked[name].set()
+
+
+@router.post("/upload")
+async def upload(request: Request) -> int:
+    return len(await request.body())
+
+
+@router.get("/seen")
+async def seen(request: Request) -> dict[str, str | None]:
+    """What the service takes its caller to be."""
+    return {
+        "client": request.client.host if request.client else None,
+        "scheme": request.url.scheme,
+        "host": request.url.hostname,
+    }
 
 
 @router.get("/never/answer/{name}")

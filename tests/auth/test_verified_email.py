@@ -1,0 +1,179 @@
+"""Where an address is verified before its account can be used, as in production: nobody learns who has an account."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from src.shared.errors import ErrorCode
+from tests.auth.conftest import LOGIN
+from tests.conftest import PASSWORD, PATIENT
+from tests.support.answers import bearer, data_of, refused, refused_fields, told
+from tests.support.postgres import Kind, drop_database, fresh_database
+from tests.support.server import run_command, running_server
+
+REGISTER = "/api/v1/auth/register"
+TOKEN = "/api/v1/auth/token"
+ADMIN = "admin@example.com"
+
+
+@dataclass(frozen=True)
+class Production:
+    client: httpx2.Client
+    admin: httpx2.Client
+
+    def register(self, email: str, **more: object) -> httpx2.Response:
+        return self.client.post(REGISTER, json={"email": email, "password": PASSWORD, **more})
+
+    def log_in(self, email: str, password: str = PASSWORD) -> httpx2.Response:
+        return self.client.post(LOGIN, json={"email": email, "password": password})
+
+    def found(self, email: str) -> dict[str, str]:
+        page = data_of(self.admin.get("/api/v1/users", params={"email": email}))
+        assert page["total"] == 1
+        user: dict[str, str] = page["items"][0]
+        return user
+
+    def verify(self, email: str) -> dict[str, str]:
+        answer = self.admin.patch(f"/api/v1/users/{self.found(email)['id']}", json={"is_verified": True})
+        user: dict[str, str] = data_of(answer)
+        return user
+
+
+@pytest.fixture(scope="module")
+def production(database_kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    url = fresh_database(database_kind)
+    env = {
+        "DB__URL": url,
+        "APP__ENV": "production",
+        "AUTH__SECRET": uuid4().hex + uuid4().hex,
+        "AUTH__REQUIRE_VERIFIED_EMAIL": "true",
+        "HTTP__ALLOWED_HOSTS": "127.0.0.1",
+        **PATIENT,
+    }
+    made = run_command(
+        "create-admin", "--email", ADMIN, env=env, cwd=tmp_path_factory.mktemp("a"), stdin=f"{PASSWORD}\n"
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    with (
+        running_server(env) as server,
+        httpx2.Client(base_url=server.url, timeout=15, verify=False) as client,
+        httpx2.Client(base_url=server.url, timeout=15, verify=False) as admin,
+    ):
+        letter = data_of(admin.post(LOGIN, json={"email": ADMIN, "password": PASSWORD}))
+        admin.headers.update(bearer(letter["access_token"]))
+        yield Production(client, admin)
+    drop_database(url)
+
+
+def address() -> str:
+    return f"{uuid4().hex}@example.com"
+
+
+def test_a_registration_is_answered_alike_whether_the_address_was_free(production: Production) -> None:
+    email = address()
+
+    free = production.register(email)
+    taken = production.register(email)
+    spelled_otherwise = production.register(email.upper())
+    verified = production.verify(email) and production.register(email)
+
+    assert free.status_code == 202
+    assert free.json()["code"] == 202
+    assert free.json()["data"] is None
+    assert told(free) == told(taken) == told(spelled_otherwise) == told(verified)
+
+
+def test_a_second_registration_changes_nothing(production: Production) -> None:
+    email = address()
+    production.register(email)
+
+    production.client.post(REGISTER, json={"email": email, "password": "the-password-of-a-thief-77"})
+
+    production.verify(email)
+    refused(production.log_in(email, "the-password-of-a-thief-77"), ErrorCode.INVALID_CREDENTIALS)
+    data_of(production.log_in(email))
+
+
+def test_what_is_malformed_is_still_refused(production: Production) -> None:
+    assert refused_fields(production.register("nobody")) == {"email"}
+    weak = production.client.post(REGISTER, json={"email": address(), "password": "password1234"})
+    refused(weak, ErrorCode.WEAK_PASSWORD)
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "wrong", ""])
+def test_a_log_in_before_verification_is_answered_as_a_wrong_password_is(production: Production, password: str) -> None:
+    verified, unverified = address(), address()
+    for email in (verified, unverified):
+        production.register(email)
+    production.verify(verified)
+
+    wrong = production.log_in(verified, "wrong")
+
+    refused(wrong, ErrorCode.INVALID_CREDENTIALS)
+    assert told(production.log_in(unverified, password)) == told(wrong)
+    assert told(production.log_in(address(), password)) == told(wrong)
+
+
+def test_the_form_knows_no_more(production: Production) -> None:
+    email = address()
+    production.register(email)
+
+    unverified, unknown = (
+        production.client.post(TOKEN, data={"username": name, "password": PASSWORD}) for name in (email, address())
+    )
+
+    assert (unknown.status_code, unknown.json()) == (400, {"error": "invalid_grant"})
+    assert told(unverified) == told(unknown)
+
+
+def test_after_verification_the_log_in_works(production: Production) -> None:
+    email = address()
+    production.register(email)
+    assert production.found(email)["is_verified"] is False
+
+    production.verify(email)
+
+    token = data_of(production.log_in(email))["access_token"]
+    profile = data_of(production.client.get("/api/v1/profile", headers=bearer(token)))
+    assert (profile["email"], profile["is_verified"]) == (email, True)
+
+
+def test_a_user_name_does_not_tell_whether_the_address_was_free(production: Production) -> None:
+    """A name that was taken along with a free address, and only then, would tell whoever tries it next."""
+    theirs, name_of_first, name_of_second = address(), uuid4().hex, uuid4().hex
+    production.register(theirs)
+
+    answers = [
+        production.register(theirs, username=name_of_first),
+        production.register(address(), username=name_of_second),
+        production.register(address(), username=name_of_first),
+        production.register(address(), username=name_of_second),
+    ]
+
+    assert all(told(answer) == told(answers[0]) for answer in answers)
+    assert answers[0].status_code == 202
+
+
+def test_a_user_name_belongs_to_whoever_proves_an_address_first(production: Production) -> None:
+    first, second, name = address(), address(), uuid4().hex
+    for email in (first, second):
+        production.register(email, username=name)
+
+    assert production.verify(second)["username"] == name
+    assert production.verify(first)["username"] is None
+
+
+def test_taking_the_verification_back_takes_the_tokens_along(production: Production) -> None:
+    email = address()
+    production.register(email)
+    user = production.verify(email)
+    letter = data_of(production.log_in(email))
+
+    data_of(production.admin.patch(f"/api/v1/users/{user['id']}", json={"is_verified": False}))
+
+    refused(production.client.get("/api/v1/profile", headers=bearer(letter["access_token"])), ErrorCode.INVALID_TOKEN)
+    answer = production.client.post("/api/v1/auth/refresh", json={"refresh_token": letter["refresh_token"]})
+    refused(answer, ErrorCode.INVALID_REFRESH_TOKEN)
