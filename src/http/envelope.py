@@ -35,6 +35,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src.exceptions import BusinessException
 from src.http.errors import BODILESS, body_too_large, envelope, phrase
+from src.http.middleware import Stream
 from src.http.pagination import add_page_parameters
 from src.http.query import Check, query_check
 from src.http.response import Response
@@ -155,7 +156,15 @@ def _rebuild(original: APIRoute, route: Any, around: Callable[[Handler], Handler
         handler = original.get_route_handler()
     finally:
         _effective_route_context_var.reset(token)
-    return _limited(request_response(around(handler)), route.max_body_size)
+    return _limited(request_response(_streamed(around(handler))), route.max_body_size)
+
+
+def _streamed(handler: Handler) -> Any:  # Any: request_response types its answer as a Response, and calls an ASGI app
+    async def handle(request: Request) -> ASGIApp:
+        response = await handler(request)
+        return response if hasattr(response, "body") else Stream(response)
+
+    return handle
 
 
 def _limited(app: ASGIApp, max_body_bytes: int | None) -> ASGIApp:

@@ -23,6 +23,7 @@ from src.shared.logging import RequestContext, enter_request, leave_request, log
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 16 * 1024
 
+_GUARDED = "undercroft.guarded"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _SECURITY_HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -47,15 +48,28 @@ class Guard:
 
 
 class _GuardedRequest:
-    __slots__ = ("_answered", "_bytes", "_finished", "_scope", "_send", "_started", "_status", "context", "request_id")
+    __slots__ = (
+        "_answered",
+        "_bytes",
+        "_held",
+        "_scope",
+        "_send",
+        "_started",
+        "_status",
+        "broke_off",
+        "context",
+        "request_id",
+    )
 
     def __init__(self, scope: Scope, send: Send) -> None:
+        scope[_GUARDED] = self
         self.request_id = scope["undercroft.request_id"] = _request_id(scope)
         self.context = RequestContext(self.request_id)
         self._scope = scope
         self._send = send
         self._started = perf_counter()
-        self._answered = self._finished = False
+        self._answered = self.broke_off = False
+        self._held: Message | None = None
         self._status = 0
         self._bytes = 0
 
@@ -63,6 +77,8 @@ class _GuardedRequest:
         token = enter_request(self.context)
         try:
             await app(self._scope, receive, self.send)
+            if self._held is not None:
+                await self._send(self._held)
         except Exception as error:  # noqa: BLE001 - the last resort: whatever came, the client gets an answer
             await self._rescue(error)
         finally:
@@ -84,6 +100,10 @@ class _GuardedRequest:
             message["headers"] = self._with_ours(list(message.get("headers", ())))
         elif message["type"] == "http.response.body":
             self._bytes += len(message.get("body", b""))
+            if self.broke_off and not message.get("more_body", False):
+                # Who ends an answer that broke off, and then raises, did not mean that it is whole.
+                self._held = message
+                return
         await self._send(message)
 
     def _with_ours(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -106,6 +126,28 @@ class _GuardedRequest:
             client=client[0] if client else None,
             size=self._bytes,
         )
+
+
+class Stream:
+    """An answer that may break off half-way: a team's `BaseHTTPMiddleware` would end it as if it were whole."""
+
+    def __init__(self, response: ASGIApp) -> None:
+        self._response = response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        under_way = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal under_way
+            under_way = message["type"] == "http.response.start" or message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self._response(scope, receive, send_noted)
+        except Exception:
+            if under_way and _GUARDED in scope:
+                scope[_GUARDED].broke_off = True
+            raise
 
 
 def _route(scope: Scope) -> str | None:

@@ -1,7 +1,7 @@
 """Canaries: passwords and tokens go through every door once, and are then looked for where they must not be."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from uuid import uuid4
 
 import httpx2
@@ -58,7 +58,7 @@ class Flight:
         data_of(self._post("logout", {"refresh_token": letter["refresh_token"]}))
         self._post("refresh", {"refresh_token": letter["refresh_token"]})
 
-    def _post(self, door: str, letter: dict[str, object] | dict[str, str]) -> httpx2.Response:
+    def _post(self, door: str, letter: Mapping[str, object]) -> httpx2.Response:
         return self.client.post(f"/api/v1/auth/{door}", json=letter)
 
     def _session(self, account: dict[str, str]) -> dict[str, str]:

@@ -100,7 +100,7 @@ def test_a_request_without_an_id_gets_one_of_its_own(team: httpx2.Client) -> Non
         (422, ["POST /letter/order HTTP/1.1", "Content-Length: 0"]),
         (500, ["GET /crash/route HTTP/1.1"]),
         (500, ["GET /mounted/starlette/crash HTTP/1.1"]),
-        (413, ["GET /value/dict HTTP/1.1", "Content-Length: 99999999999999999999"]),
+        (413, ["GET /value/dict HTTP/1.1", "Content-Length: 9999999999"]),
         (431, ["GET /value/dict HTTP/1.1", *(f"X-Many-{number}: 1" for number in range(100))]),
         (400, ["GET /value/dict HTTP/1.1", "Host: second.example"]),
         (200, ["GET /docs HTTP/1.1"]),
@@ -347,7 +347,8 @@ def test_a_forwarded_protocol_that_is_none_changes_nothing(proxied_server: Serve
 @pytest.mark.parametrize("path", ["/never", "/never/plain-def/deadline"])
 def test_a_request_past_its_deadline_is_answered(strict_server: Server, path: str) -> None:
     answer = ask(strict_server, f"GET {path} HTTP/1.1")
-    ask(strict_server, "POST /unblock/deadline HTTP/1.1", "Content-Length: 0")
+    if "plain-def" in path:
+        ask(strict_server, "POST /unblock/deadline HTTP/1.1", "Content-Length: 0")
 
     assert (answer.status, answer.json()["code"]) == (503, 90003)
     assert answer.header("retry-after") == "1"

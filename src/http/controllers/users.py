@@ -49,14 +49,13 @@ async def _prepared(request: CreateUserRequest) -> auth.NewAccount:
     return await auth.prepare_account(request)
 
 
-# Prepared before the key is claimed: no lock is held while the password is hashed.
-@router.post(
-    "/users",
-    status_code=201,
-    dependencies=[Depends(require_permissions("user:create")), Depends(_prepared), Idempotent],
-)
+@router.post("/users", status_code=201, dependencies=[Depends(require_permissions("user:create"))])
 async def create_user(
-    account: Annotated[auth.NewAccount, Depends(_prepared)], grants: CurrentGrants, session: SessionDep
+    account: Annotated[auth.NewAccount, Depends(_prepared)],
+    # Behind the account: no lock is held while its password is hashed.
+    _claimed: Annotated[None, Idempotent],
+    grants: CurrentGrants,
+    session: SessionDep,
 ) -> UserWithRolesResponse:
     return await auth.open_account(session, account, held=grants)
 
