@@ -1,6 +1,7 @@
 """Real servers on real databases for the tests of a run, and people to call them."""
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from tests.support.postgres import SERVER_VARIABLE as TEST_DB_URL
 from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
 from tests.support.server import Server, run_command, running_server
+from tests.support.valkey import SERVER_VARIABLE as TEST_CACHE_URL
 from tests.support.valkey import running_valkey
 
 PASSWORD = "plum-lantern-quarry-81"
@@ -33,9 +36,22 @@ class Account:
 def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return  # it lives in the run of the process that started it
+    _take_over_the_shell()
     run = ExitStack()
     config.add_cleanup(run.close)
     run.enter_context(shared_run(several_processes=bool(getattr(config.option, "numprocesses", None))))
+
+
+def _take_over_the_shell() -> None:
+    """`DB__URL=… CACHE__URL=… make test` means: on those servers. Beyond that no setting of a shell changes a test."""
+    for ours, name, schemes in (
+        ("DB__URL", TEST_DB_URL, ("postgresql://", "postgres://")),
+        ("CACHE__URL", TEST_CACHE_URL, ("redis://", "rediss://", "valkey://", "valkeys://")),
+    ):
+        if os.environ.get(ours, "").startswith(schemes):
+            os.environ.setdefault(name, os.environ[ours])
+    for name in [name for name in os.environ if re.match(r"(?i)(app|db|cache|auth|http|log|retry)__", name)]:
+        del os.environ[name]
 
 
 @pytest.hookimpl(wrapper=True)

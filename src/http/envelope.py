@@ -44,6 +44,7 @@ from src.shared.errors import ErrorCode
 Handler = Callable[[Request], Awaitable[RawResponse]]
 F = TypeVar("F", bound=Callable[..., Any])
 
+CHECKS_QUERY = "undercroft_checks_query"
 _INSTALLED = "undercroft_installed"
 _REQUEST = "undercroft_request"
 _RESPONSE = "undercroft_response"
@@ -83,11 +84,12 @@ def install_envelope(app: FastAPI) -> None:
 
 
 def _install(original: APIRoute, route: Any) -> None:  # Any: APIRoute or FastAPI's private context, same attributes
-    wraps = not (is_unwrapped(route.endpoint) or _streams(route))
+    wraps = not (is_unwrapped(route.endpoint) or streams(route))
     if wraps:
         _look_into_envelope(route)
     add_page_parameters(route)
     check = query_check(route.dependant)
+    setattr(route, CHECKS_QUERY, check is not None)
     if not wraps:
         route.app = _rebuild(original, route, partial(_strict, check=check))
         return
@@ -145,7 +147,7 @@ def _as_data(value: object) -> dict[Any, Any]:  # Any: whatever is in it, serial
     return {name: part for name, part in vars(value).items() if not name.startswith("_")}
 
 
-def _streams(route: Any) -> bool:  # Any: see _install
+def streams(route: Any) -> bool:  # Any: see _install
     return _is_async_gen_callable(route.endpoint) or _is_gen_callable(route.endpoint)
 
 

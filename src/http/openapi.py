@@ -1,20 +1,26 @@
 """What the docs say, made true: enveloped schemas, real statuses, and each error code that a route can answer with."""
 
-import ast
 import functools
 import inspect
-import textwrap
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from types import FunctionType
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
+from fastapi._compat import lenient_issubclass
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.dependencies.utils import get_typed_return_annotation
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from starlette.responses import JSONResponse
+from starlette.responses import Response as RawResponse
 
-from src.http.envelope import install_envelope, is_unwrapped
+from src.http.answers import Answers, answers_of, sends_default_status
+from src.http.envelope import CHECKS_QUERY, install_envelope, is_unwrapped, streams
+from src.http.errors import BODILESS, phrase
+from src.http.response import Response
 from src.shared.errors import ErrorCode, explain, http_status
 
 Schema = dict[str, Any]  # Any: JSON
@@ -23,6 +29,7 @@ _NULL: Schema = {"type": "null"}
 _ANY_ROUTE = (
     ErrorCode.HOST_NOT_ALLOWED,
     ErrorCode.HEADERS_TOO_LARGE,
+    ErrorCode.BODY_TOO_LARGE,
     ErrorCode.INTERNAL_ERROR,
     ErrorCode.SERVICE_UNAVAILABLE,
     ErrorCode.DEADLINE_EXCEEDED,
@@ -35,26 +42,34 @@ def install_openapi(app: FastAPI) -> None:
 
 def operation_id(route: APIRoute) -> str:
     """`orders_place_order`: stable, readable, and a good method name in a generated client."""
-    return "_".join([*(str(tag) for tag in route.tags[:1]), route.name]).replace("-", "_").replace(" ", "_")
+    return re.sub(r"\W+", "_", "_".join([*(str(tag) for tag in route.tags[:1]), route.name])).strip("_")
 
 
 def _openapi(app: FastAPI) -> Schema:
     if app.openapi_schema is None:
         install_envelope(app)
-        schema = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=app.description,
-            routes=app.routes,
-            servers=app.servers,
-            tags=app.openapi_tags,
-        )
+        routes = list(_reachable(app))
+        with warnings.catch_warnings():
+            # Two routes of one name: that is settled here.
+            warnings.filterwarnings("ignore", "Duplicate Operation ID", UserWarning)
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=routes,
+                servers=app.servers,
+                tags=app.openapi_tags,
+            )
         components = schema.setdefault("components", {}).setdefault("schemas", {})
-        for route in iter_route_contexts(app.routes):
-            if isinstance(route.original_route, APIRoute) and route.include_in_schema:
-                for method in route.methods or ():
-                    operation = schema["paths"][route.path_format][method.lower()]
-                    _tell_the_truth(operation, route, components)
+        taken: set[str] = set()
+        for route in routes:
+            for method in sorted(route.methods or ()):
+                operation = schema["paths"][route.path_format][method.lower()]
+                operation["operationId"] = _unique(operation["operationId"], method, route, taken)
+                _tell_the_truth(operation, route, components)
+                if method == "HEAD":
+                    for response in operation["responses"].values():
+                        response.pop("content", None)
         for replaced in ("HTTPValidationError", "ValidationError"):
             components.pop(replaced, None)
         components.update(_COMPONENTS)
@@ -62,28 +77,90 @@ def _openapi(app: FastAPI) -> Schema:
     return app.openapi_schema
 
 
+def _reachable(app: FastAPI) -> Iterator[RouteContext]:
+    """What is documented: of two routes for the same, the first answers."""
+    seen: set[tuple[str | None, str]] = set()
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, APIRoute) and route.include_in_schema:
+            ways = {(route.path_format, method) for method in route.methods or ()}
+            if not ways <= seen:
+                seen |= ways
+                yield route
+
+
+def _unique(name: str, method: str, route: RouteContext, taken: set[str]) -> str:
+    """The first route of a name has it; what comes later is told apart by its method and path."""
+    if name in taken:
+        name = re.sub(r"\W+", "_", f"{name}_{method.lower()}_{route.path_format}").strip("_")
+    taken.add(name)
+    return name
+
+
 def _tell_the_truth(
     operation: Schema, route: Any, components: Schema
 ) -> None:  # Any: a RouteContext forwards attributes
     responses = operation["responses"]
     takes_input = responses.pop("422", None) is not None
-    if not is_unwrapped(route.endpoint):
+    answers = answers_of(route)
+    codes: set[int] = {*_ANY_ROUTE, *answers.codes, *answers.raised}
+    wraps = not (is_unwrapped(route.endpoint) or streams(route))
+    kind = _kind(route)
+    if kind is not None:
+        _tell_of_own_kind(responses, route, kind)
+    elif wraps:
         _tell_of_no_data(responses, route.endpoint)
+        _tell_of_statuses(responses, route, answers)
+        codes |= {status for status in answers.rendered | answers.returned if status >= HTTPStatus.BAD_REQUEST}
+    if wraps:
+        codes |= {int(status) for status in responses if status.isdigit() and int(status) >= HTTPStatus.BAD_REQUEST}
         for status, response in responses.items():
-            if _is_success(status):
+            model = route.responses.get(int(status), {}).get("model") if status.isdigit() else Response
+            if not lenient_issubclass(model, Response):
                 _wrap(response, int(status), operation["operationId"], components)
-    codes = set(_ANY_ROUTE) | error_codes(route)
     _tell_what_can_be_sent(operation, codes)
-    if takes_input:
+    if takes_input or getattr(route, CHECKS_QUERY):
         codes.add(ErrorCode.INVALID_REQUEST)
-    if "requestBody" in operation:
-        codes.add(ErrorCode.BODY_TOO_LARGE)
-    by_status: dict[int, list[ErrorCode]] = {}
+    if any("form" in media_type for media_type in operation.get("requestBody", {}).get("content", ())):
+        codes.add(HTTPStatus.BAD_REQUEST)  # a form that cannot be read
+    by_status: dict[int, list[int]] = {}
     for code in sorted(codes):
-        by_status.setdefault(http_status(code), []).append(code)
+        by_status.setdefault(http_status(code) if isinstance(code, ErrorCode) else code, []).append(code)
     for status, raised in by_status.items():
         responses[str(status)] = _with_own(responses.get(str(status), {}), _error(raised))
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _kind(route: Any) -> type[RawResponse] | None:  # Any: see _tell_the_truth
+    """The class of a route's answers when these are no values: files, text, redirects, streams."""
+    chosen = route.response_class
+    declared = get_typed_return_annotation(route.endpoint)
+    kind = chosen.value if isinstance(chosen, DefaultPlaceholder) else chosen
+    if lenient_issubclass(declared, RawResponse) and declared is not RawResponse:
+        kind = declared
+    values = streams(route) or issubclass(kind, JSONResponse) or kind is RawResponse
+    return None if values else kind
+
+
+def _tell_of_own_kind(responses: Schema, route: Any, kind: type[RawResponse]) -> None:  # Any: see _tell_the_truth
+    default = inspect.signature(kind).parameters["status_code"].default
+    status = str(route.status_code or default)
+    told = responses.pop("200") if "200" in responses and status not in responses else responses[status]
+    told.pop("content", None)
+    if not HTTPStatus.MULTIPLE_CHOICES <= int(status) < HTTPStatus.BAD_REQUEST:
+        told["content"] = {kind.media_type or "*/*": {"schema": {"type": "string"} if kind.media_type else {}}}
+    responses[status] = told
+
+
+def _tell_of_statuses(responses: Schema, route: Any, answers: Answers) -> None:  # Any: see _tell_the_truth
+    """`Response.success(code=201)` is a 201, also where the decorator does not say so."""
+    default = str(route.status_code or int(HTTPStatus.OK))
+    main = responses[default]
+    for status in sorted(answers.returned | answers.rendered):
+        if status < HTTPStatus.MULTIPLE_CHOICES and str(status) not in responses:
+            content = {} if status in answers.rendered else main.get("content", {}).get("application/json", {})
+            responses[str(status)] = {"description": phrase(status), "content": {"application/json": dict(content)}}
+    if route.status_code is None and len(responses) > 1 and not sends_default_status(route.endpoint):
+        del responses[default]
 
 
 def _is_success(status: str) -> bool:
@@ -104,7 +181,7 @@ def _tell_of_no_data(responses: Schema, endpoint: Callable[..., Any]) -> None:
             json["schema"] = _without_null(schema)
 
 
-def _tell_what_can_be_sent(operation: Schema, codes: set[ErrorCode]) -> None:
+def _tell_what_can_be_sent(operation: Schema, codes: set[int]) -> None:
     """Parameters are there or not, never null; header names are written as people write them."""
     for parameter in operation.get("parameters", ()):
         parameter["schema"] = _without_null(parameter["schema"])
@@ -135,9 +212,14 @@ def _with_own(own: Schema, error: Schema) -> Schema:
 
 
 def _wrap(response: Schema, status: int, operation_id_: str, components: Schema) -> None:
-    if status == HTTPStatus.NO_CONTENT or not response.setdefault("content", {"application/json": {"schema": _NULL}}):
+    if status in BODILESS:
+        response.pop("content", None)
         return
-    json = response["content"].get("application/json")
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return
+    if status < HTTPStatus.BAD_REQUEST:
+        response.setdefault("content", {"application/json": {"schema": _NULL}})
+    json = response.get("content", {}).get("application/json")
     if json is None:
         return
     data = json.get("schema", {})
@@ -157,8 +239,8 @@ def _wrap(response: Schema, status: int, operation_id_: str, components: Schema)
     json["schema"] = {"$ref": f"#/components/schemas/{name}"}
 
 
-def _error(codes: list[ErrorCode]) -> Schema:
-    told = "\n".join(f"- `{code.value}` {code.name}: {explain(code).meaning}" for code in codes)
+def _error(codes: list[int]) -> Schema:
+    told = "\n".join(f"- `{int(code)}` {_name(code)}: {_meaning(code)}" for code in codes)
     schemas = []
     if ErrorCode.INVALID_REQUEST in codes:
         schemas.append({"$ref": "#/components/schemas/InvalidRequestResponse"})
@@ -170,8 +252,16 @@ def _error(codes: list[ErrorCode]) -> Schema:
             "application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}},
             "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
         },
-        "x-error-codes": {str(code.value): code.name for code in codes},
+        "x-error-codes": {str(int(code)): _name(code) for code in codes},
     }
+
+
+def _name(code: int) -> str:
+    return code.name if isinstance(code, ErrorCode) else HTTPStatus(code).name
+
+
+def _meaning(code: int) -> str:
+    return explain(code).meaning if isinstance(code, ErrorCode) else HTTPStatus(code).description or phrase(code)
 
 
 _FIELD_ERROR = {
@@ -225,73 +315,3 @@ _COMPONENTS: Schema = {
         },
     },
 }
-
-
-def error_codes(route: Any) -> set[ErrorCode]:  # Any: see _tell_the_truth
-    """Every code that the endpoint, its dependencies and what they call in the project mention.
-
-    Read from the code itself, so that a route documents what it raises without a word about it. Too many is
-    possible (a code that is only compared), too few is not, for calls by name.
-    """
-    return set().union(*(_mentioned(call) for call in _calls(route.endpoint, route.dependant)))
-
-
-def _calls(endpoint: Callable[..., Any], dependant: Dependant) -> Iterator[Callable[..., Any]]:
-    yield endpoint
-    for sub in dependant.dependencies:
-        assert sub.call is not None
-        yield from _calls(sub.call, sub)
-
-
-def _mentioned(call: Callable[..., Any]) -> set[ErrorCode]:
-    found: set[ErrorCode] = set()
-    pending, seen = [inspect.unwrap(call)], set()
-    home = getattr(pending[0], "__module__", "").partition(".")[0]
-    while pending:
-        function = pending.pop()
-        if not isinstance(function, FunctionType):
-            # An instance whose class has __call__, or a partial.
-            function = getattr(function, "func", None) or vars(type(function)).get("__call__")
-        if not isinstance(function, FunctionType) or function in seen:
-            continue
-        seen.add(function)
-        for value in _named_values(function):
-            if isinstance(value, ErrorCode):
-                found.add(value)
-            elif isinstance(value, FunctionType):
-                called = inspect.unwrap(value)
-                if called.__module__.partition(".")[0] in (home, "src"):
-                    pending.append(called)
-    return found
-
-
-@functools.cache
-def _named_values(function: FunctionType) -> tuple[object, ...]:
-    """What the names and dotted names in the function's body stand for."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return ()
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    names = function.__globals__ | {name: _content(cell) for name, cell in cells}
-    body = getattr(tree.body[0], "body", [])
-    statements = body if isinstance(body, list) else [body]
-    nodes = [node for statement in statements for node in ast.walk(statement)]
-    return tuple(_value(node, names) for node in nodes if isinstance(node, ast.Name | ast.Attribute))
-
-
-def _content(cell: Any) -> object:  # Any: types.CellType has no type for its content
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return None
-
-
-def _value(node: ast.expr, names: dict[str, Any]) -> object:  # Any: a module's namespace
-    if isinstance(node, ast.Name):
-        return names.get(node.id)
-    if isinstance(node, ast.Attribute):
-        owner = _value(node.value, names)
-        if inspect.ismodule(owner) or inspect.isclass(owner):
-            return inspect.getattr_static(owner, node.attr, None)
-    return None
