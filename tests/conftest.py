@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ import pytest
 from tests.support.postgres import SERVER_VARIABLE as TEST_DB_URL
 from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
 from tests.support.server import Server, run_command, running_server
+from tests.support.truth import Schema, checks
 from tests.support.valkey import SERVER_VARIABLE as TEST_CACHE_URL
 from tests.support.valkey import running_valkey
 
@@ -144,7 +146,14 @@ def admin(server: Server, admin_email: str) -> Iterator[httpx2.Client]:
 
 def _client(server: Server) -> httpx2.Client:
     # Plain HTTP over loopback: loading certificates would take longer than most tests.
-    return httpx2.Client(base_url=server.url, timeout=15, verify=False)
+    check = checks(lambda: _document(server.url, server.pid))
+    return httpx2.Client(base_url=server.url, timeout=15, verify=False, event_hooks={"response": [check]})
+
+
+@cache
+def _document(url: str, pid: int) -> Schema:
+    document: Schema = httpx2.get(f"{url}/openapi.json", verify=False, timeout=15).raise_for_status().json()
+    return document
 
 
 def _log_in(client: httpx2.Client, email: str) -> httpx2.Client:

@@ -180,6 +180,8 @@ def _content(cell: Any) -> object:  # Any: types.CellType has no type for its co
 def _value(node: ast.AST | None, names: dict[str, Any]) -> object:  # Any: a module's namespace
     if isinstance(node, ast.Name):
         return names.get(node.id)
+    if isinstance(node, ast.Subscript):
+        return _value(node.value, names)  # Response[Item]
     if isinstance(node, ast.Attribute):
         owner = _value(node.value, names)
         if isinstance(owner, EnumType):

@@ -42,7 +42,11 @@ def install_openapi(app: FastAPI) -> None:
 
 def operation_id(route: APIRoute) -> str:
     """`orders_place_order`: stable, readable, and a good method name in a generated client."""
-    return re.sub(r"\W+", "_", "_".join([*(str(tag) for tag in route.tags[:1]), route.name])).strip("_")
+    return _identifier("_".join([*(str(tag) for tag in route.tags[:1]), route.name]))
+
+
+def _identifier(text: str) -> str:
+    return re.sub(r"[\W_]+", "_", text, flags=re.ASCII).strip("_")
 
 
 def _openapi(app: FastAPI) -> Schema:
@@ -91,7 +95,7 @@ def _reachable(app: FastAPI) -> Iterator[RouteContext]:
 def _unique(name: str, method: str, route: RouteContext, taken: set[str]) -> str:
     """The first route of a name has it; what comes later is told apart by its method and path."""
     if name in taken:
-        name = re.sub(r"\W+", "_", f"{name}_{method.lower()}_{route.path_format}").strip("_")
+        name = _identifier(f"{name}_{method.lower()}_{route.path_format}")
     taken.add(name)
     return name
 
@@ -126,7 +130,8 @@ def _tell_the_truth(
     for code in sorted(codes):
         by_status.setdefault(http_status(code) if isinstance(code, ErrorCode) else code, []).append(code)
     for status, raised in by_status.items():
-        responses[str(status)] = _with_own(responses.get(str(status), {}), _error(raised))
+        described = raised == [status] and status not in answers.raised
+        responses[str(status)] = _with_own(responses.get(str(status), {}), _error(raised), described=described)
     operation["responses"] = dict(sorted(responses.items()))
 
 
@@ -200,14 +205,14 @@ def _without_null(schema: Schema) -> Schema:
     return {key: value for key, value in schema.items() if key not in beside} | kinds[0]
 
 
-def _with_own(own: Schema, error: Schema) -> Schema:
-    """An error answer of the route's own beside those that the error codes stand for."""
+def _with_own(own: Schema, error: Schema, *, described: bool) -> Schema:
+    """An error answer of the route's own beside those that the error codes stand for, or the only one of its status."""
     json = own.get("content", {}).get("application/json")
     if json is None:
         return error | own
     error["description"] = f"{own['description']}\n{error['description']}"
     coded = error["content"]["application/json"]
-    coded["schema"] = {"anyOf": [json["schema"], coded["schema"]]}
+    coded["schema"] = json["schema"] if described else {"anyOf": [json["schema"], coded["schema"]]}
     return error
 
 
@@ -240,7 +245,7 @@ def _wrap(response: Schema, status: int, operation_id_: str, components: Schema)
 
 
 def _error(codes: list[int]) -> Schema:
-    told = "\n".join(f"- `{int(code)}` {_name(code)}: {_meaning(code)}" for code in codes)
+    told = "\n".join(f"- `{int(code)}` {_told(code)}" for code in codes)
     schemas = []
     if ErrorCode.INVALID_REQUEST in codes:
         schemas.append({"$ref": "#/components/schemas/InvalidRequestResponse"})
@@ -252,16 +257,12 @@ def _error(codes: list[int]) -> Schema:
             "application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}},
             "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
         },
-        "x-error-codes": {str(int(code)): _name(code) for code in codes},
+        "x-error-codes": {str(int(code)): code.name if isinstance(code, ErrorCode) else phrase(code) for code in codes},
     }
 
 
-def _name(code: int) -> str:
-    return code.name if isinstance(code, ErrorCode) else HTTPStatus(code).name
-
-
-def _meaning(code: int) -> str:
-    return explain(code).meaning if isinstance(code, ErrorCode) else HTTPStatus(code).description or phrase(code)
+def _told(code: int) -> str:
+    return f"{code.name}: {explain(code).meaning}" if isinstance(code, ErrorCode) else phrase(code)
 
 
 _FIELD_ERROR = {

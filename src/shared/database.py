@@ -1,5 +1,6 @@
 """The engine, the session, and the ONE place that commits."""
 
+import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +16,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Mapper, ORMExecuteState, QueryableAttribute, Session
-from sqlalchemy.pool import PoolResetState
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
+from sqlalchemy.util import await_only
 from sqlmodel import SQLModel
 
 from src.config import Settings, get_settings
@@ -218,8 +220,10 @@ def _sqlite_engine(url: URL, settings: Settings) -> AsyncEngine:
         connect_args={"timeout": db.lock_timeout_seconds},
     )
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
-    event.listen(engine.sync_engine, "before_cursor_execute", _begin_before_first_write)
     event.listen(engine.sync_engine, "reset", _end_failed_commit)
+    turns = _WriteTurns()
+    event.listen(engine.sync_engine, "before_cursor_execute", turns.begin_before_first_write)
+    event.listen(engine.sync_engine, "checkin", turns.give_back)
     return engine
 
 
@@ -244,21 +248,56 @@ _READS = re.compile(
 )
 
 
-def _begin_before_first_write(
-    connection: Connection,
-    cursor: DBAPICursor,
-    statement: str,
-    _parameters: object,
-    context: ExecutionContext | None,
-    _executemany: bool,  # noqa: FBT001 - SQLAlchemy's signature
-) -> None:
+class _WriteTurns:
     """Reads see the last commit, as READ COMMITTED does on PostgreSQL; the first write, or a row lock that SQLite
-    cannot express, takes the write lock."""
-    if not _locks_rows(context) and _READS.match(statement):
-        return
-    driver_connection = connection.connection.driver_connection
-    if driver_connection is not None and not driver_connection.in_transaction:
+    cannot express, takes the write lock.
+
+    Within the process writers take turns in the order in which they came. SQLite itself has no queue: whoever waits
+    asks again every now and then, and under load some ask in vain until their time is up.
+    """
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._holder: asyncio.Task[object] | None = None
+
+    def begin_before_first_write(
+        self,
+        connection: Connection,
+        cursor: DBAPICursor,
+        statement: str,
+        _parameters: object,
+        context: ExecutionContext | None,
+        _executemany: bool,  # noqa: FBT001 - SQLAlchemy's signature
+    ) -> None:
+        if not _locks_rows(context) and _READS.match(statement):
+            return
+        pooled = connection.connection
+        if pooled.driver_connection is None or pooled.driver_connection.in_transaction:
+            return
+        # Kept with the pool's record, which outlives a connection that breaks.
+        kept = pooled.record_info
+        assert kept is not None
+        if _TURN not in kept:
+            await_only(self._take())
+            kept[_TURN] = True
         cursor.execute("BEGIN IMMEDIATE")
+
+    async def _take(self) -> None:
+        task = asyncio.current_task()
+        if self._turn.locked() and self._holder is task:
+            # It would wait for itself until its deadline.
+            raise RuntimeError("This task writes in another transaction already: SQLite has one writer")
+        await self._turn.acquire()
+        self._holder = task
+
+    def give_back(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        """When the connection returns to the pool: after COMMIT or ROLLBACK, and when it broke."""
+        if record.record_info and record.record_info.pop(_TURN, False):
+            self._holder = None
+            self._turn.release()
+
+
+_TURN = "undercroft.write_turn"
 
 
 def _locks_rows(context: ExecutionContext | None) -> bool:

