@@ -35,8 +35,8 @@ check: install ## lint, format, types, walls
 	$(BIN)/lint-imports
 
 format: install ## format, and mend what ruff can mend
-	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
 
 lock: install ## write requirements.lock anew from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --no-emit-index-url \

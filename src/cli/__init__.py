@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from tempfile import TemporaryDirectory
@@ -149,17 +150,27 @@ def _run(work: Callable[[], Awaitable[object]]) -> None:
     asyncio.run(do())
 
 
+def _refuse_taken_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            _fail(f"Cannot listen on {host}:{port}: {error.strerror}. Another port: make run PORT=8001", 1)
+
+
 @cli.command()
 def dev(port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=65_535)] = 8000) -> None:
     """Serve with demo data and a development admin: SQLite and memory, or what DB__URL and CACHE__URL say."""
     demo.use_development_profile()
     settings = _settings(http={"port": port})
+    _refuse_taken_port(settings.http.host, port)
     migrations.upgrade()
     password = demo.new_password()
     try:
         _create_admin(demo.ADMIN_EMAIL, password)
     except BusinessException:
-        password = "(it was shown when the account was made)"  # noqa: S105 - a hint in its place
+        password = "(shown when the account was made; `python -m src create-admin` makes another)"  # noqa: S105 - a hint in its place
     _run(demo.fill)
     url = f"http://{settings.http.host}:{port}"
     _say(

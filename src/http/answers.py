@@ -77,7 +77,6 @@ def _read(call: Callable[..., Any], answers: Answers) -> None:
         if function is None or function in seen or function.__module__.partition(".")[0] not in (home, "src"):
             continue
         seen.add(function)
-        pending.append(getattr(function, "__wrapped__", None))
         source = _source(function)
         if source is None:
             continue
@@ -85,8 +84,8 @@ def _read(call: Callable[..., Any], answers: Answers) -> None:
             value = _value(node, source.names)
             if isinstance(value, ErrorCode):
                 answers.codes.add(value)
-            elif isinstance(value, FunctionType):
-                pending.append(value)
+            elif callable(value) and not inspect.isclass(value):
+                pending.append(_function(value))
             elif isinstance(node, ast.Call):
                 _note_call(node, source.names, answers)
             elif isinstance(node, ast.Assign):
@@ -129,13 +128,15 @@ def _argument(node: ast.Call, place: int, name: str) -> ast.expr | None:
 
 
 def _function(call: object) -> FunctionType | None:
-    """The function behind a method, a partial, a class or an instance that can be called."""
+    """The function behind a method, a partial, a cache, a class or an instance that can be called."""
     if isinstance(call, functools.partial):
         return _function(call.func)
     if isinstance(call, MethodType):
         return _function(call.__func__)
     if isinstance(call, FunctionType):
         return call
+    if isinstance(call, functools._lru_cache_wrapper):  # noqa: SLF001 - the only name of its type
+        return _function(call.__wrapped__)
     made = inspect.getattr_static(call, "__init__", None) if inspect.isclass(call) else None
     called = made or inspect.getattr_static(type(call), "__call__", None)
     return called if isinstance(called, FunctionType) else None

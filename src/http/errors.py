@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi._body_limit import get_body_limit_error
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.routing import iter_route_contexts
 from loguru import logger
 from pydantic_core import PydanticSerializationError, to_json
@@ -235,8 +235,18 @@ async def _from_middleware(request: Request, error: Exception) -> RawResponse:
 
 async def crash(request: Request, error: Exception) -> RawResponse:
     """The last resort: nothing of the exception is told, but the id under which the log has it."""
+    _drop_values(error)
     logger.opt(exception=error).error("Unhandled exception")
     return code_response(request.scope, ErrorCode.INTERNAL_ERROR, data=_reference(request.scope))
+
+
+def _drop_values(error: BaseException | None) -> None:
+    """FastAPI's text for an answer that does not fit its model would write the row into the log, secrets included."""
+    while error is not None:
+        if isinstance(error, ResponseValidationError):
+            error._errors = [{"loc": each["loc"], "type": each["type"]} for each in error.errors()]  # noqa: SLF001 - its text is made of this
+            error.body = None
+        error = error.__cause__ or error.__context__
 
 
 def _reference(scope: Scope) -> dict[str, str]:

@@ -23,10 +23,13 @@ class ErrorCode(IntEnum):
     USERNAME_TAKEN = 20003
     ROLE_NOT_FOUND = 20004
     LAST_ADMIN = 20005
+    ROLE_NAME_TAKEN = 20006
+    SYSTEM_ROLE = 20007
 
     PERMISSION_DENIED = 30001
     ROLE_REQUIRED = 30002
     GRANT_NOT_HELD = 30003
+    PERMISSION_UNKNOWN = 30004
 
     INVALID_REQUEST = 40001
     IDEMPOTENCY_KEY_REQUIRED = 40002
@@ -68,9 +71,12 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.USERNAME_TAKEN: 409,
     ErrorCode.ROLE_NOT_FOUND: 404,
     ErrorCode.LAST_ADMIN: 409,
+    ErrorCode.ROLE_NAME_TAKEN: 409,
+    ErrorCode.SYSTEM_ROLE: 409,
     ErrorCode.PERMISSION_DENIED: 403,
     ErrorCode.ROLE_REQUIRED: 403,
     ErrorCode.GRANT_NOT_HELD: 403,
+    ErrorCode.PERMISSION_UNKNOWN: 422,
     ErrorCode.INVALID_REQUEST: 422,
     ErrorCode.IDEMPOTENCY_KEY_REQUIRED: 400,
     ErrorCode.IDEMPOTENCY_KEY_REUSED: 422,
@@ -124,6 +130,8 @@ ERROR_CODE_EXPLAINED = {
     ErrorCode.USERNAME_TAKEN: Explanation("The user name is taken", "Choose another one."),
     ErrorCode.ROLE_NOT_FOUND: Explanation("No such role", "`data.missing` names it; list the roles."),
     ErrorCode.LAST_ADMIN: Explanation("The last administrator stays", "Make somebody else an administrator first."),
+    ErrorCode.ROLE_NAME_TAKEN: Explanation("The role's name is taken", "Choose another one."),
+    ErrorCode.SYSTEM_ROLE: Explanation("A system role stays as it is", "Make a role of your own beside it."),
     ErrorCode.PERMISSION_DENIED: Explanation(
         "You may not do this", "`data.required` names the permissions; ask an administrator."
     ),
@@ -132,6 +140,9 @@ ERROR_CODE_EXPLAINED = {
     ),
     ErrorCode.GRANT_NOT_HELD: Explanation(
         "You can give or take only what you hold", "`data.missing` names the permissions that you do not hold."
+    ),
+    ErrorCode.PERMISSION_UNKNOWN: Explanation(
+        "No such permission", "`data.unknown` names those that no route asks for; list the permissions."
     ),
     ErrorCode.INVALID_REQUEST: Explanation(
         "The request is not valid", "`data.errors` names each field and what is wrong with it."

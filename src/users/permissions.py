@@ -10,6 +10,9 @@ PERMISSIONS = {
     "user:update": "Change, activate and deactivate accounts",
     "user:delete": "Delete accounts",
     "role:read": "List roles and permissions",
+    "role:create": "Create roles",
+    "role:update": "Change roles",
+    "role:delete": "Delete roles",
     "role:assign": "Give roles to accounts and take them away",
     "product:create": "Create products",
     "product:update": "Change products",
@@ -43,6 +46,13 @@ def holds(held: Collection[str], required: str) -> bool:
 def missing(held: Collection[str], wanted: Iterable[str]) -> list[str]:
     """What somebody who holds `held` cannot give, wildcards included: `user:*` needs itself, `user` or `*`."""
     return sorted({permission for permission in wanted if not _covers(held, permission)})
+
+
+def unknown(granted: Iterable[str]) -> list[str]:
+    """What is neither in the registry nor a wildcard over something in it."""
+    modules = {name.partition(":")[0] for name in PERMISSIONS}
+    known = {"*", *PERMISSIONS, *modules, *(f"{module}:*" for module in modules)}
+    return sorted(set(granted) - known)
 
 
 def _covers(held: Collection[str], permission: str) -> bool:

@@ -91,6 +91,27 @@ class SetRolesRequest(RequestModel):
     roles: Annotated[list[Annotated[Line, StringConstraints(min_length=1, max_length=64)]], Field(max_length=32)]
 
 
+RoleName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_-]*$")]
+RolePermissions = Annotated[
+    list[Annotated[Line, StringConstraints(min_length=1, max_length=128)]],
+    Field(max_length=256, description="`module:action`, `module:*` or `*`"),
+]
+
+
+class CreateRoleRequest(RequestModel):
+    name: RoleName
+    description: Line = ""
+    permissions: RolePermissions
+
+
+class UpdateRoleRequest(RequestModel):
+    """What is left out stays as it is."""
+
+    name: RoleName | None = None
+    description: Line | None = None
+    permissions: RolePermissions | None = None
+
+
 class RoleResponse(ResponseModel):
     id: UUID
     name: str

@@ -1,7 +1,7 @@
 """What can be done with accounts and roles."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -12,12 +12,15 @@ from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from src.exceptions import BusinessException
+from src.mixins import utc_now
 from src.shared.errors import ErrorCode
 from src.users.models import Role, RolePermission, User, UserRole
-from src.users.permissions import PERMISSIONS, Grants, missing
+from src.users.permissions import PERMISSIONS, Grants, missing, unknown
 from src.users.schemas import (
+    CreateRoleRequest,
     PermissionResponse,
     RoleResponse,
+    UpdateRoleRequest,
     UpdateUserRequest,
     UserFilters,
     UserResponse,
@@ -110,9 +113,7 @@ async def create_user(  # noqa: PLR0913 - an account has these parts
 
 
 def _taken(error: IntegrityError) -> ErrorCode:
-    # The first line names the index; PostgreSQL's second one quotes what somebody typed.
-    index, _, _ = str(error.orig).partition("\n")
-    return ErrorCode.USERNAME_TAKEN if "username_key" in index else ErrorCode.EMAIL_TAKEN
+    return ErrorCode.USERNAME_TAKEN if "username_key" in str(error.orig) else ErrorCode.EMAIL_TAKEN
 
 
 async def update_user(session: AsyncSession, user_id: UUID, changes: UpdateUserRequest) -> UserWithRolesResponse:
@@ -254,6 +255,94 @@ async def _keep_an_admin(session: AsyncSession, *, without: UUID) -> None:
         raise BusinessException(ErrorCode.LAST_ADMIN)
 
 
+async def get_role(session: AsyncSession, role_id: UUID) -> RoleResponse:
+    """Refused: ROLE_NOT_FOUND."""
+    role = await session.get(Role, role_id)
+    if role is None:
+        raise BusinessException(ErrorCode.ROLE_NOT_FOUND)
+    return _role_letter(role, await _permissions_of(session, {role.name}))
+
+
+async def create_role(session: AsyncSession, request: CreateRoleRequest, *, held: Grants) -> RoleResponse:
+    """Refused: PERMISSION_UNKNOWN, GRANT_NOT_HELD, ROLE_NAME_TAKEN."""
+    permissions = set(request.permissions)
+    _refuse_grants(permissions, held)
+    role = Role(name=request.name, description=request.description)
+    try:
+        async with session.begin_nested():
+            session.add(role)
+    except IntegrityError:
+        raise BusinessException(ErrorCode.ROLE_NAME_TAKEN) from None
+    session.add_all(RolePermission(role_id=role.id, permission=permission) for permission in permissions)
+    return _role_letter(role, permissions)
+
+
+async def update_role(
+    session: AsyncSession, role_id: UUID, changes: UpdateRoleRequest, *, held: Grants
+) -> RoleResponse:
+    """Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, PERMISSION_UNKNOWN, GRANT_NOT_HELD, ROLE_NAME_TAKEN."""
+    role, before = await _own_role(session, role_id)
+    after = before if changes.permissions is None else set(changes.permissions)
+    _refuse_grants(before ^ after, held)
+    values = changes.model_dump(exclude_none=True, exclude={"permissions"})
+    try:
+        async with session.begin_nested():
+            await session.execute(update(Role).where(col(Role.id) == role_id).values(updated_at=utc_now(), **values))
+    except IntegrityError:
+        raise BusinessException(ErrorCode.ROLE_NAME_TAKEN) from None
+    await session.execute(delete(RolePermission).where(col(RolePermission.role_id) == role_id))
+    session.add_all(RolePermission(role_id=role_id, permission=permission) for permission in after)
+    if before - after:
+        await _end_tokens_of_members(session, role_id)
+    await session.flush()
+    await session.refresh(role)
+    return _role_letter(role, after)
+
+
+async def delete_role(session: AsyncSession, role_id: UUID, *, held: Grants) -> None:
+    """Its members lose what they had through it. Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, GRANT_NOT_HELD."""
+    role, before = await _own_role(session, role_id)
+    _refuse_grants(before, held)
+    await _end_tokens_of_members(session, role_id)
+    await session.delete(role)
+
+
+async def _own_role(session: AsyncSession, role_id: UUID) -> tuple[Role, set[str]]:
+    """A role that is not the house's, locked: of two changes at once the second must see the first."""
+    await _lock_admin_role(session)
+    role = await session.get(Role, role_id)
+    if role is None:
+        raise BusinessException(ErrorCode.ROLE_NOT_FOUND)
+    if role.is_system:
+        raise BusinessException(ErrorCode.SYSTEM_ROLE)
+    return role, set(await _permissions_of(session, {role.name}))
+
+
+def _refuse_grants(changed: set[str], held: Grants) -> None:
+    if no_such := unknown(changed):
+        raise BusinessException(ErrorCode.PERMISSION_UNKNOWN, data={"unknown": no_such})
+    if lacking := missing(held.permissions, changed):
+        raise BusinessException(ErrorCode.GRANT_NOT_HELD, data={"missing": lacking})
+
+
+async def _end_tokens_of_members(session: AsyncSession, role_id: UUID) -> None:
+    members = select(UserRole.user_id).where(UserRole.role_id == role_id)
+    await session.execute(
+        update(User).where(col(User.id).in_(members)).values(auth_epoch=User.auth_epoch + 1),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def _role_letter(role: Role, permissions: Iterable[str]) -> RoleResponse:
+    return RoleResponse(
+        id=role.id,
+        name=role.name,
+        description=role.description,
+        is_system=role.is_system,
+        permissions=sorted(permissions),
+    )
+
+
 async def list_roles(session: AsyncSession) -> list[RoleResponse]:
     permissions: dict[UUID, list[str]] = {}
     for role_id, permission in await session.execute(
@@ -261,16 +350,7 @@ async def list_roles(session: AsyncSession) -> list[RoleResponse]:
     ):
         permissions.setdefault(role_id, []).append(permission)
     roles = (await session.execute(select(Role).order_by(Role.name))).scalars()
-    return [
-        RoleResponse(
-            id=role.id,
-            name=role.name,
-            description=role.description,
-            is_system=role.is_system,
-            permissions=permissions.get(role.id, []),
-        )
-        for role in roles
-    ]
+    return [_role_letter(role, permissions.get(role.id, ())) for role in roles]
 
 
 def list_permissions() -> list[PermissionResponse]:

@@ -286,6 +286,8 @@ def test_a_redirect_is_left_alone(team: httpx2.Client, path: str, status: int, l
         ("/file", "application/json", DOCUMENT),
         ("/file/inline", "application/json", DOCUMENT),
         ("/response/download", "application/json", b'{"id":1}'),
+        ("/response/part", "application/json", b"[1,2]"),
+        ("/response/compressed", "application/json", b'{"id":1}'),
         ("/response/vendor", "application/geo+json", b'{"type":"Feature"}'),
         ("/standard", "application/json", b'{"access_token":"x"}'),
         ("/standard/plain-def", "application/json", b'{"access_token":"x"}'),

@@ -361,6 +361,21 @@ async def test_the_log_has_a_crash_under_its_id(team: httpx2.Client, team_server
     await eventually(found)
 
 
+@pytest.mark.parametrize("path", ["/crash/response-column", "/crash/stream-column"])
+async def test_the_log_does_not_have_the_row_that_did_not_fit_its_model(team_server: Server, path: str) -> None:
+    request_id = f"misfit{path.replace('/', '-')}"
+    with connected(team_server) as wire:
+        wire.send(f"GET {path} HTTP/1.1", f"X-Request-ID: {request_id}")
+        wire.head()
+
+    async def found() -> bool:
+        return f"request_id={request_id}" in team_server.output()
+
+    await eventually(found)
+    assert "ResponseValidationError" in team_server.output()
+    assert f"{CANARY}-column" not in team_server.output()
+
+
 @pytest.mark.parametrize("path", ["/crash/background", "/crash/background-of-response", "/crash/exit-after-answer"])
 def test_a_crash_after_the_answer_leaves_the_answer_and_the_connection(team_server: Server, path: str) -> None:
     with connected(team_server) as wire:

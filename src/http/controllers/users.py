@@ -15,10 +15,12 @@ from src.shared.database import SessionDep
 from src.shared.types import Id
 from src.users import services as users
 from src.users.schemas import (
+    CreateRoleRequest,
     PermissionResponse,
     RoleResponse,
     SetRolesRequest,
     UpdateProfileRequest,
+    UpdateRoleRequest,
     UpdateUserRequest,
     UserFilters,
     UserResponse,
@@ -85,6 +87,28 @@ async def set_roles(
 @router.get("/roles", dependencies=[Depends(require_permissions("role:read"))])
 async def list_roles(session: SessionDep) -> list[RoleResponse]:
     return await users.list_roles(session)
+
+
+@router.post("/roles", status_code=201, dependencies=[Depends(require_permissions("role:create")), Idempotent])
+async def create_role(request: CreateRoleRequest, grants: CurrentGrants, session: SessionDep) -> RoleResponse:
+    return await users.create_role(session, request, held=grants)
+
+
+@router.get("/roles/{role_id}", dependencies=[Depends(require_permissions("role:read"))])
+async def get_role(role_id: Id, session: SessionDep) -> RoleResponse:
+    return await users.get_role(session, role_id)
+
+
+@router.patch("/roles/{role_id}", dependencies=[Depends(require_permissions("role:update")), Idempotent])
+async def update_role(
+    role_id: Id, request: UpdateRoleRequest, grants: CurrentGrants, session: SessionDep
+) -> RoleResponse:
+    return await users.update_role(session, role_id, request, held=grants)
+
+
+@router.delete("/roles/{role_id}", dependencies=[Depends(require_permissions("role:delete")), Idempotent])
+async def delete_role(role_id: Id, grants: CurrentGrants, session: SessionDep) -> None:
+    await users.delete_role(session, role_id, held=grants)
 
 
 @router.get("/permissions", dependencies=[Depends(require_permissions("role:read"))])

@@ -147,6 +147,8 @@ def test_a_search_has_no_wildcards(client: httpx2.Client, make_product: MakeProd
 
     assert ids(found(client, q=f"{mark} {wildcard} x")) == [special]
     assert ids(found(client, q=f"{mark}{wildcard}x")) == []
+    sku = make_product(sku=f"{mark}-x")
+    assert sku["id"] not in ids(found(client, q=f"{mark}{wildcard}x"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -129,6 +129,16 @@ def checked(endpoint: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., 
 @checked
 async def by_decorator(item_id: int) -> Item:
     return Item(id=item_id)
+
+
+@cache
+def _price_list() -> dict[str, int]:
+    raise BusinessException(ErrorCode.PRODUCT_NOT_FOR_SALE)
+
+
+@router.get("/by-cache")
+async def by_cache() -> dict[str, int]:
+    return _price_list()
 
 
 async def _conflict(prefix: str, item_id: int) -> Item:

@@ -3,6 +3,7 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (a route without a return type has no response model: a case of its own)
 
+import gzip
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -25,6 +26,7 @@ from src.http import Response, unwrapped
 from src.shared.errors import ErrorCode
 
 router = APIRouter()
+COMPRESSED = gzip.compress(b'{"id":1}', mtime=0)
 MANY_DIGITS = Decimal("1234567890123456789.123456789")
 
 
@@ -218,6 +220,16 @@ async def vendor_json():
 @router.get("/response/download")
 async def download():
     return JSONResponse({"id": 1}, headers={"Content-Disposition": 'attachment; filename="export.json"'})
+
+
+@router.get("/response/part")
+async def part():
+    return JSONResponse([1, 2], 206, {"Content-Range": "items 0-1/5"})
+
+
+@router.get("/response/compressed")
+async def compressed():
+    return RawResponse(COMPRESSED, media_type="application/json", headers={"Content-Encoding": "gzip"})
 
 
 @router.get("/response/injected")

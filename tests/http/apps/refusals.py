@@ -180,6 +180,17 @@ async def wrong_explicit_response() -> Response[Item]:
     return Response.success({"id": CANARY})
 
 
+@router.get("/crash/response-column", response_model=list[Item])
+async def missing_column():
+    return [{"birthday": f"{CANARY}-column"}]
+
+
+@router.get("/crash/stream-column")
+async def missing_column_in_stream() -> AsyncIterator[Item]:
+    yield Item(id=1)
+    yield {"birthday": f"{CANARY}-column"}  # type: ignore[misc] # the mistake
+
+
 @router.get("/crash/background")
 async def background(tasks: BackgroundTasks):
     tasks.add_task(crash)
