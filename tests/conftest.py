@@ -71,33 +71,60 @@ def database_kind(request: pytest.FixtureRequest) -> Kind:
     return cast("Kind", request.param)  # one of the two above
 
 
+@dataclass(frozen=True)
+class _Running:
+    server: Server
+    env: dict[str, str]
+    admin_email: str
+
+
 @pytest.fixture(scope="session")
-def database_url(database_kind: Kind) -> Iterator[str]:
-    """The database of `server`: migrated, shared with the other tests of this process."""
-    url = fresh_database(database_kind)
-    yield url
-    drop_database(url)
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Kind], _Running]]:
+    """The services of this process, one a database: started by the first test that asks, and kept for all others.
+
+    Not a fixture a kind: pytest would stop one service and start the other with each file.
+    """
+    with ExitStack() as servers:
+
+        @cache
+        def run(kind: Kind) -> _Running:
+            url = fresh_database(kind)
+            servers.callback(drop_database, url)
+            # SQLite goes with the cache in memory, PostgreSQL with Valkey: what `make run` and what production has.
+            cache_url = "memory://" if kind == "sqlite" else servers.enter_context(running_valkey())
+            # Another server on the same Valkey has keys of its own.
+            env = {"DB__URL": url, "CACHE__URL": cache_url, "CACHE__NAMESPACE": f"test-{uuid4().hex[:12]}", **PATIENT}
+            email = f"admin-{uuid4().hex}@example.com"
+            folder = tmp_path_factory.mktemp("admin")
+            made = run_command("create-admin", "--email", email, env=env, cwd=folder, stdin=f"{PASSWORD}\n")
+            assert made.returncode == 0, made.stdout + made.stderr
+            return _Running(servers.enter_context(running_server(env)), env, email)
+
+        yield run
+
+
+@pytest.fixture(scope="session")
+def server(running: Callable[[Kind], _Running], database_kind: Kind) -> Server:
+    """A running service. Its tests share it, so they make their own people and goods and count nothing else."""
+    return running(database_kind).server
+
+
+@pytest.fixture(scope="session")
+def server_env(running: Callable[[Kind], _Running], database_kind: Kind) -> dict[str, str]:
+    """What `server` was started with."""
+    return running(database_kind).env
+
+
+@pytest.fixture(scope="session")
+def database_url(server_env: dict[str, str]) -> str:
+    """The database of `server`."""
+    return server_env["DB__URL"]
 
 
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
     with running_valkey() as url:
         yield url
-
-
-@pytest.fixture(scope="session")
-def server_env(database_kind: Kind, database_url: str, request: pytest.FixtureRequest) -> dict[str, str]:
-    """SQLite goes with the cache in memory, PostgreSQL with Valkey: what `make run` and what production has."""
-    cache = "memory://" if database_kind == "sqlite" else request.getfixturevalue("valkey_url")
-    # Another server on the same Valkey has keys of its own.
-    return {"DB__URL": database_url, "CACHE__URL": cache, "CACHE__NAMESPACE": f"test-{uuid4().hex[:12]}", **PATIENT}
-
-
-@pytest.fixture(scope="session")
-def server(server_env: dict[str, str]) -> Iterator[Server]:
-    """A running service. Its tests share it, so they make their own people and goods and count nothing else."""
-    with running_server(server_env) as running:
-        yield running
 
 
 @pytest.fixture
@@ -128,13 +155,8 @@ def login(server: Server) -> Iterator[Callable[[Account], httpx2.Client]]:
 
 
 @pytest.fixture(scope="session")
-def admin_email(server_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    email = f"admin-{uuid4().hex}@example.com"
-    made = run_command(
-        "create-admin", "--email", email, env=server_env, cwd=tmp_path_factory.mktemp("admin"), stdin=f"{PASSWORD}\n"
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    return email
+def admin_email(running: Callable[[Kind], _Running], database_kind: Kind) -> str:
+    return running(database_kind).admin_email
 
 
 @pytest.fixture
