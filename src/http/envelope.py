@@ -4,14 +4,11 @@ FastAPI keeps the routing, the dependencies, the validation and the serialisatio
 small pieces: one looks at what the endpoint returns before FastAPI serialises it, the other at the finished bytes.
 """
 
-import json
-import math
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial, update_wrapper
 from http import HTTPStatus
 from types import UnionType
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from fastapi import FastAPI
 from fastapi._body_limit import wrap_app_with_body_limit
@@ -26,7 +23,6 @@ from fastapi.routing import (
 )
 from fastapi.utils import create_model_field
 from pydantic.fields import FieldInfo
-from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -39,6 +35,7 @@ from src.http.middleware import Stream
 from src.http.pagination import add_page_parameters
 from src.http.query import Check, query_check
 from src.http.response import Response
+from src.http.strict_json import strict_request
 from src.shared.errors import ErrorCode
 
 Handler = Callable[[Request], Awaitable[RawResponse]]
@@ -219,13 +216,9 @@ def _strict(handler: Handler, *, check: Check | None) -> Handler:
     async def handle(request: Request) -> RawResponse:
         if check is not None:
             check(request)
-        return await handler(_strict_request(request))
+        return await handler(strict_request(request))
 
     return handle
-
-
-def _strict_request(request: Request) -> "_StrictRequest":
-    return _StrictRequest(request.scope, request.receive, request._send)  # noqa: SLF001 - as FastAPI's custom request classes do
 
 
 def _enveloped(handler: Handler, *, check: Check | None) -> Handler:
@@ -284,81 +277,3 @@ def _spliced(response: RawResponse, code: int, msg: str) -> RawResponse:
     response.body = body
     response.headers["content-length"] = str(len(body))
     return response
-
-
-class _StrictRequest(Request):
-    """JSON as RFC 8259 has it and as two parsers read it alike: UTF-8, no NaN, no duplicate keys, no lone surrogates.
-    Nor anything that could come in but not go out again: numbers beyond a float, nesting beyond the serialiser."""
-
-    async def json(self) -> Any:
-        if not hasattr(self, "_json"):
-            self._json = strict_json(await self.body())
-        return self._json
-
-
-MAX_SHALLOW_BRACKETS = 100
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-def strict_json(body: bytes) -> Any:
-    """Parse or refuse: json.JSONDecodeError, which FastAPI tells the client as `json_invalid`."""
-    try:
-        text = body.decode()
-        if body.count(b"[") + body.count(b"{") > MAX_SHALLOW_BRACKETS:
-            _refuse_depth(body)
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
-        if _SURROGATE_ESCAPE.search(body):
-            json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError:
-        raise
-    except ValueError as error:
-        raise json.JSONDecodeError(_REASONS[type(error)], "", 0) from None
-    return value
-
-
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-class _NotJsonError(ValueError):
-    pass
-
-
-class _TooDeepError(ValueError):
-    pass
-
-
-_REASONS: dict[type[Exception], str] = {
-    UnicodeDecodeError: "not UTF-8",
-    UnicodeEncodeError: "lone surrogate",
-    _TooDeepError: "nested too deep",
-    ValueError: "number too large",
-    _DuplicateKeyError: "duplicate key",
-    _NotJsonError: "NaN and Infinity are not JSON",
-}
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _DuplicateKeyError
-    return found
-
-
-def _no_constant(_name: str) -> NoReturn:
-    raise _NotJsonError
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError
-    return number
-
-
-def _refuse_depth(body: bytes) -> None:
-    try:
-        from_json(body)  # stops at 200 levels; the serialiser could not write more than 255, the envelope included
-    except ValueError as error:
-        if "recursion limit" in str(error):
-            raise _TooDeepError from None

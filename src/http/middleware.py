@@ -179,6 +179,12 @@ class Proxies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
+        if client and client[1] == 0:
+            # No TCP peer has port 0: plain `uvicorn src.main:app` has believed a header already, as it does by default
+            # when it comes from loopback. `python -m src serve` switches that off.
+            client = scope["client"] = ("127.0.0.1", 0)
+            if any(name == b"x-forwarded-proto" for name, _ in scope["headers"]):
+                scope["scheme"] = "http" if scope["type"] == "http" else "ws"
         if scope["type"] in ("http", "websocket") and client and self._trusts(client[0]):
             self._believe(scope)
         await self.app(scope, receive, send)

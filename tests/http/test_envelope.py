@@ -1,17 +1,16 @@
 """What routes return leaves as `{code, msg, data}`, once serialised; what is not a value leaves as it is."""
 
+import json
 from decimal import Decimal
 from typing import Any
 
 import httpx2
 import pytest
-from starlette.testclient import TestClient
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
-from src import config
-from src.config import AppSettings, Env, Settings
-from src.http.app import create_app
 from tests.http.apps.letters import MANY_DIGITS
-from tests.http.apps.streams import DOCUMENT, sockets
+from tests.http.apps.streams import DOCUMENT
 from tests.http.conftest import TEAM, client_of
 from tests.http.wire import connected
 from tests.support.server import Server, running_server
@@ -376,12 +375,16 @@ def test_root_path_by_setting_is_the_same() -> None:
     assert schema["servers"] == [{"url": "/behind"}]
 
 
-def test_a_socket_speaks_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    # In process: the server needs a package for WebSockets that the service does not.
-    monkeypatch.setattr(config, "_current", None)
-    app = create_app(Settings(app=AppSettings(env=Env.TEST)))
-    app.include_router(sockets)
+def test_a_socket_speaks_for_itself(team_server: Server) -> None:
+    with connect(f"ws://127.0.0.1:{team_server.port}/socket") as socket:
+        socket.send('{"id": 1}')
+        answer = json.loads(socket.recv(timeout=10))
 
-    with TestClient(app).websocket_connect("/socket", headers={"Host": "localhost"}) as socket:
-        socket.send_json({"id": 1})
-        assert socket.receive_json() == {"echo": {"id": 1}}
+    assert answer == {"echo": {"id": 1}}
+
+
+def test_a_socket_at_a_foreign_host_is_refused(team_server: Server) -> None:
+    headers = {"Host": "evil.example"}
+
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://127.0.0.1:{team_server.port}/socket", additional_headers=headers)

@@ -315,6 +315,14 @@ def test_forwarded_headers_count_from_nobody_by_default_loopback_included(team: 
     assert seen == {"client": "127.0.0.1", "scheme": "http", "host": "127.0.0.1"}
 
 
+def test_a_server_that_believes_loopback_by_default_changes_nothing_either() -> None:
+    # What `uvicorn src.main:app` does when it is started without our command line.
+    with running_server({}, TEAM, args=["--proxy-headers"]) as server:
+        seen = ask(server, "GET /seen HTTP/1.1", *(f"{name}: {value}" for name, value in FORWARDED.items()))
+
+    assert seen.json()["data"] == {"client": "127.0.0.1", "scheme": "http", "host": "127.0.0.1"}
+
+
 @pytest.mark.parametrize(
     ("forwarded_for", "client"),
     [

@@ -1,0 +1,91 @@
+"""JSON as RFC 8259 has it and as two parsers read it alike: UTF-8, no NaN, no duplicate keys, no lone surrogates.
+
+Nor anything that could come in but not go out again: numbers beyond a float, nesting beyond the serialiser.
+"""
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from pydantic_core import from_json
+from starlette.requests import Request
+
+MAX_SHALLOW_BRACKETS = 100
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def strict_request(request: Request) -> Request:
+    """The same request, whose `json()` refuses what is not JSON."""
+    return _StrictRequest(request.scope, request.receive, request._send)  # noqa: SLF001 - as FastAPI's custom request classes do
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            self._json = strict_json(await self.body())
+        return self._json
+
+
+def strict_json(body: bytes) -> Any:
+    """Parse or refuse: json.JSONDecodeError, which FastAPI tells the client as `json_invalid`."""
+    try:
+        text = body.decode()
+        if body.count(b"[") + body.count(b"{") > MAX_SHALLOW_BRACKETS:
+            _refuse_depth(body)
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
+        if _SURROGATE_ESCAPE.search(body):
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        raise json.JSONDecodeError(_REASONS[type(error)], "", 0) from None
+    return value
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+class _NotJsonError(ValueError):
+    pass
+
+
+class _TooDeepError(ValueError):
+    pass
+
+
+_REASONS: dict[type[Exception], str] = {
+    UnicodeDecodeError: "not UTF-8",
+    UnicodeEncodeError: "lone surrogate",
+    _TooDeepError: "nested too deep",
+    ValueError: "number too large",
+    _DuplicateKeyError: "duplicate key",
+    _NotJsonError: "NaN and Infinity are not JSON",
+}
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _DuplicateKeyError
+    return found
+
+
+def _no_constant(_name: str) -> NoReturn:
+    raise _NotJsonError
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError
+    return number
+
+
+def _refuse_depth(body: bytes) -> None:
+    try:
+        from_json(body)  # stops at 200 levels; the serialiser could not write more than 255, the envelope included
+    except ValueError as error:
+        if "recursion limit" in str(error):
+            raise _TooDeepError from None
