@@ -117,7 +117,7 @@ class DatabaseSettings(_Section):
     )
     pool_size: int = Field(10, ge=1, le=200, description="Connections kept open, per process")
     max_overflow: int = Field(10, ge=0, le=200, description="Connections opened beyond that under load")
-    pool_timeout_seconds: PositiveSeconds = Field(2, description="Wait for a free connection, then 503")
+    pool_timeout_seconds: PositiveSeconds = Field(5, description="Wait for a free connection, then 503")
     connect_timeout_seconds: PositiveSeconds = Field(1, description="Wait for a new connection")
     statement_timeout_seconds: PositiveSeconds = Field(5, description="Longest statement")
     lock_timeout_seconds: PositiveSeconds = Field(2, description="Longest wait for a lock")

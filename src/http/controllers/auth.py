@@ -43,7 +43,7 @@ router = APIRouter()
 )
 async def register(request: RegisterRequest, device: DeviceDep) -> UserWithRolesResponse | None:
     user = await auth.register(request, device)
-    return user if user is not None else Response.success(msg="Look into your mail", code=202)  # type: ignore[return-value] # the envelope unwraps it
+    return user if user is not None else Response.success(msg="Accepted", code=202)  # type: ignore[return-value] # the envelope unwraps it
 
 
 @router.post("/login")
