@@ -395,6 +395,7 @@ def weak_secret(secret: str) -> bool:
         len(secret.encode()) < MIN_SECRET_BYTES
         or len(set(secret)) < MIN_DISTINCT_CHARACTERS
         or KNOWN_SECRETS.search(secret) is not None
+        or secret in (secret + secret)[1:-1]  # the same few characters over and over
     )
 
 

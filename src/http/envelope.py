@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi._body_limit import wrap_app_with_body_limit
 from fastapi._compat import ModelField, lenient_issubclass
 from fastapi.datastructures import Default, DefaultPlaceholder
-from fastapi.dependencies.models import _is_async_gen_callable, _is_coroutine_callable, _is_gen_callable
+from fastapi.dependencies.models import Dependant, _is_async_gen_callable, _is_coroutine_callable, _is_gen_callable
 from fastapi.routing import (
     APIRoute,
     _effective_route_context_var,
@@ -86,9 +86,10 @@ def _install(original: APIRoute, route: Any) -> None:  # Any: APIRoute or FastAP
         _look_into_envelope(route)
     add_page_parameters(route)
     check = query_check(route.dependant)
+    body_first = _reads_body(route.dependant)
     setattr(route, CHECKS_QUERY, check is not None)
     if not wraps:
-        route.app = _rebuild(original, route, partial(_strict, check=check))
+        route.app = _rebuild(original, route, partial(_strict, check=check, body_first=body_first))
         return
     _keep_digits(route)
     dependant = route.dependant
@@ -97,7 +98,7 @@ def _install(original: APIRoute, route: Any) -> None:  # Any: APIRoute or FastAP
     )
     dependant.request_param_name = dependant.request_param_name or _REQUEST
     dependant.response_param_name = dependant.response_param_name or _RESPONSE
-    route.app = _rebuild(original, route, partial(_enveloped, check=check))
+    route.app = _rebuild(original, route, partial(_enveloped, check=check, body_first=body_first))
 
 
 def _look_into_envelope(route: Any) -> None:  # Any: see _install
@@ -212,17 +213,31 @@ def _watched(endpoint: Callable[..., Any], request_name: str, response_name: str
     return call
 
 
-def _strict(handler: Handler, *, check: Check | None) -> Handler:
+def reads_body(dependency: F) -> F:
+    """Mark a dependency that reads the body: it is received before any dependency opens a transaction, or a client
+    that sends slowly would hold a connection of the pool for as long as it likes."""
+    dependency.__reads_body__ = True  # type: ignore[attr-defined] # a function's own namespace
+    return dependency
+
+
+def _reads_body(dependant: Dependant) -> bool:
+    return getattr(dependant.call, "__reads_body__", False) or any(map(_reads_body, dependant.dependencies))
+
+
+def _strict(handler: Handler, *, check: Check | None, body_first: bool) -> Handler:
     async def handle(request: Request) -> RawResponse:
         if check is not None:
             check(request)
-        return await handler(strict_request(request))
+        strict = strict_request(request)
+        if body_first:
+            await strict.body()  # kept by the request, for FastAPI and for whoever asks again
+        return await handler(strict)
 
     return handle
 
 
-def _enveloped(handler: Handler, *, check: Check | None) -> Handler:
-    handle_strictly = _strict(handler, check=check)
+def _enveloped(handler: Handler, *, check: Check | None, body_first: bool) -> Handler:
+    handle_strictly = _strict(handler, check=check, body_first=body_first)
 
     async def handle(request: Request) -> RawResponse:
         response = _wrapped(await handle_strictly(request), request.scope.get(_ANSWER))

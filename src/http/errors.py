@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response as RawResponse
 from starlette.types import Scope
 
@@ -171,7 +171,11 @@ async def _validation(request: Request, error: Exception) -> RawResponse:
 
 def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:  # Any: pydantic's error details
     """`[{field, message, type}]`; never the input, nor what quotes it."""
-    return [{"field": _field(e), "message": _message(e), "type": e["type"]} for e in errors]
+    return [{"field": _field(e), "message": _message(e), "type": e["type"]} for e in errors[:MAX_FIELD_ERRORS]]
+
+
+MAX_FIELD_ERRORS = 50
+"""More help nobody, and would make of a megabyte of nonsense nine megabytes of explanation."""
 
 
 def _field(error: Mapping[str, Any]) -> str:  # Any: pydantic's error details
@@ -219,7 +223,15 @@ async def _outage_or_crash(request: Request, error: Exception) -> RawResponse:
     return code_response(request.scope, ErrorCode.SERVICE_UNAVAILABLE)
 
 
+async def _gone(_request: Request, _error: Exception) -> RawResponse:
+    """The client hung up while it was sending: nobody hears the answer, and nothing is wrong here."""
+    return RawResponse(status_code=_CLIENT_CLOSED_REQUEST)
+
+
+_CLIENT_CLOSED_REQUEST = 499
+
 _HANDLERS: dict[type[Exception], Handler] = {
+    ClientDisconnect: _gone,
     BusinessException: _refusal,
     HTTPException: _http_exception,
     RequestValidationError: _validation,

@@ -13,7 +13,7 @@ from starlette.responses import Response as RawResponse
 
 from src.auth.dependencies import CurrentUser
 from src.exceptions import BusinessException
-from src.http.envelope import before_commit
+from src.http.envelope import before_commit, reads_body
 from src.idempotency import services as idempotency
 from src.shared.database import SessionDep
 from src.shared.errors import ErrorCode
@@ -29,12 +29,14 @@ class ReplayedAnswer(Exception):  # noqa: N818 - not an error: the way past an e
         self.answer = answer
 
 
+@reads_body
 async def idempotent(request: Request, session: SessionDep, user: CurrentUser, idempotency_key: _Key = None) -> None:
     """A key is honoured when there is one."""
     if idempotency_key is not None:
         await _claim(request, session, user, idempotency_key)
 
 
+@reads_body
 async def idempotency_required(
     request: Request, session: SessionDep, user: CurrentUser, idempotency_key: _Key = None
 ) -> None:
@@ -45,7 +47,10 @@ async def idempotency_required(
 
 
 async def _claim(request: Request, session: AsyncSession, user: CurrentUser, key: str) -> None:
-    claimed = idempotency.claim_for(user.id, f"{request.method} {request.url.path}", key, await request.body())
+    body, query = await request.body(), request.scope["query_string"]
+    # What is asked for stands in the query too, where there is one.
+    asked = query + b"\n" + body if query else body
+    claimed = idempotency.claim_for(user.id, f"{request.method} {request.url.path}", key, asked)
     answer = await idempotency.claim(session, claimed)
     if answer is not None:
         raise ReplayedAnswer(answer)

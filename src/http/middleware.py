@@ -25,6 +25,7 @@ MAX_HEADER_BYTES: Final = 16 * 1024
 
 _GUARDED = "undercroft.guarded"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_UNSENDABLE = re.compile(rb"[\r\n\x00]")
 _SECURITY_HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
@@ -95,9 +96,13 @@ class _GuardedRequest:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            headers = self._with_ours(list(message.get("headers", ())))
+            if any(_UNSENDABLE.search(name) or _UNSENDABLE.search(value) for name, value in headers):
+                # Here it is still a crash with an answer; the server would drop the connection without a word.
+                raise ValueError("A response header has a line break or a NUL in it")
             self._answered = True
             self._status = message["status"]
-            message["headers"] = self._with_ours(list(message.get("headers", ())))
+            message["headers"] = headers
         elif message["type"] == "http.response.body":
             self._bytes += len(message.get("body", b""))
             if self.broke_off and not message.get("more_body", False):

@@ -26,7 +26,7 @@ class Claim:
 
     principal: UUID
     route: str
-    """Method and path."""
+    """Method and path, hashed."""
     key: str
     fingerprint: str
 
@@ -39,8 +39,8 @@ class Answer:
 
 
 def claim_for(principal: UUID, route: str, key: str, body: bytes) -> Claim:
-    # Paths are of any length, the column is not; a hash is as unique.
-    place = route if len(route) <= 255 else hashlib.sha256(route.encode()).hexdigest()  # noqa: PLR2004 - the column's length
+    # A path is of any length and of any characters, NUL included; the column is not.
+    place = hashlib.sha256(route.encode("utf-8", "surrogatepass")).hexdigest()
     return Claim(principal, place, key, hashlib.sha256(body).hexdigest())
 
 

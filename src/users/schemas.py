@@ -43,6 +43,8 @@ def username_key(name: str) -> str:
 
 
 def _comparable(name: str) -> str:
+    if any(unicodedata.category(letter) == "Cf" for letter in name):
+        raise PydanticCustomError("username_invisible", "Invisible characters are not allowed")
     if len(username_key(name)) > MAX_KEY_LENGTH:  # one character can be eighteen in NFKC
         raise PydanticCustomError("username_too_long", "This name is too long to be compared")
     return name

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from src.config import get_settings
 from src.exceptions import BusinessException
 from src.mixins import utc_now
 from src.shared.errors import ErrorCode
@@ -127,9 +128,8 @@ async def update_user(session: AsyncSession, user_id: UUID, changes: UpdateUserR
     user = await get_user(session, user_id)
     if values.get("is_verified") and "username" not in values:
         await _grant_wished_username(session, user)
-    if values.get("is_active") is False:
-        await _keep_an_admin(session, without=user_id)
     if False in (values.get("is_active"), values.get("is_verified")):
+        await _keep_an_admin(session, without=user_id)
         values["auth_epoch"] = User.auth_epoch + 1
     if values:
         try:
@@ -250,6 +250,9 @@ async def _keep_an_admin(session: AsyncSession, *, without: UUID) -> None:
         .join(User, col(User.id) == UserRole.user_id)
         .where(UserRole.role_id == role_id, User.is_active)
     )
+    if get_settings().verified_email_required:
+        # Who cannot log in administers nothing.
+        admins = admins.where(col(User.is_verified))
     remaining = set((await session.execute(admins)).scalars())
     if remaining == {without}:
         raise BusinessException(ErrorCode.LAST_ADMIN)

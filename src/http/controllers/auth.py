@@ -92,6 +92,9 @@ class _OAuthRoute(APIRoute):
                 if refusal.status_code != HTTPStatus.BAD_REQUEST:
                     raise
                 return _oauth_error("invalid_request")
+            except UnicodeError:
+                # Codecs that refuse in words of their own: `charset=undefined`.
+                return _oauth_error("invalid_request")
 
         return handle
 
