@@ -153,3 +153,17 @@ def test_a_weak_production_process_ends_at_once_and_names_the_setting(tmp_path: 
     assert "HTTP__ALLOWED_HOSTS: missing" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "weak-canary" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "own"),
+    [
+        ("production", set()),
+        ("development", {"localhost", "127.0.0.1", "[::1]"}),
+        ("test", {"localhost", "127.0.0.1", "[::1]", "testserver"}),
+    ],
+)
+def test_only_outside_production_the_machine_itself_is_a_host(env: str, own: set[str]) -> None:
+    settings = load_settings(app={"env": env}, http={"allowed_hosts": ("api.example",)})
+
+    assert set(settings.allowed_hosts) == {"api.example"} | own
