@@ -122,6 +122,9 @@ class DatabaseSettings(_Section):
     statement_timeout_seconds: PositiveSeconds = Field(5, description="Longest statement")
     lock_timeout_seconds: PositiveSeconds = Field(2, description="Longest wait for a lock")
     prepared_statements: bool = Field(default=True, description="Switch off behind PgBouncer in transaction mode")
+    data_lane: bool = Field(
+        default=True, description="Read without what SQLAlchemy adds to a single statement; off: by its ordinary session"
+    )
 
 
 class CacheSettings(_Section):
@@ -130,8 +133,14 @@ class CacheSettings(_Section):
     )
     timeout_seconds: PositiveSeconds = Field(0.1, description="Longest wait for one command")
     breaker_seconds: PositiveSeconds = Field(2, description="After a failure the server is left alone for so long")
-    max_entries: int = Field(10_000, ge=1, description="Entries of the in-memory cache")
+    max_entries: int = Field(10_000, ge=1, description="Entries that a process keeps in memory")
     ttl_seconds: int = Field(300, ge=1, description="Life of an entry that is set without a ttl")
+    local_seconds: float = Field(
+        5,
+        ge=0,
+        le=3600,
+        description="Longest life of a process's own copy of an entry on a shared server; 0: no copies",
+    )
     namespace: str = Field(
         "undercroft", pattern=r"^[a-z0-9_-]{1,32}$", description="First part of each key on a shared server"
     )
@@ -148,6 +157,9 @@ class AuthSettings(_Section):
     session_ttl_seconds: int = Field(90 * 86_400, ge=60, description="Absolute life of a session")
     refresh_grace_seconds: int = Field(
         10, ge=0, le=60, description="A lost answer to a refresh may be asked for again so long"
+    )
+    principal_cache_seconds: float = Field(
+        1, ge=0, le=5, description="Who a token stands for may be remembered so long, exactly; 0: read by each request"
     )
     require_verified_email: bool | None = Field(None, description="Default: true in production, else false")
     password_hash_concurrency: int = Field(2, ge=1, le=64, description="Password hashes computed at once, per process")
@@ -175,6 +187,9 @@ class HTTPSettings(_Section):
     max_concurrency: int = Field(1000, ge=1, description="Requests under way at once, per process, then 503")
     request_timeout_seconds: PositiveSeconds = Field(
         10, description="Deadline of a whole request until its answer starts"
+    )
+    compiled_routes: bool = Field(
+        default=True, description="Serve each route by a coroutine made at start; off: by FastAPI's own path"
     )
     shutdown_seconds: PositiveSeconds = Field(20, description="Requests under way may finish so long at shutdown")
 
@@ -405,6 +420,10 @@ _current: Settings | None = None
 def get_settings() -> Settings:
     """The settings of the process: those given to `create_app`, else read once from their sources."""
     return _current if _current is not None else use_settings(load_settings())
+
+
+# It only returns what it has: `Depends(get_settings)` needs no thread (src/shared/inline.py, which stands above us).
+get_settings.__undercroft_inline__ = True  # type: ignore[attr-defined] # a function's own namespace
 
 
 def use_settings(settings: Settings) -> Settings:

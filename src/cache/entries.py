@@ -8,6 +8,7 @@ from pydantic_core import from_json, to_json
 MAX_NAME_BYTES = 256
 MAX_TTL_SECONDS = 3650 * 86_400
 MAX_INT64 = 2**63 - 1
+NAME_KINDS = b"k:", b"h:"
 NO_INT64 = "Not a 64-bit integer"
 
 
@@ -20,7 +21,8 @@ def entry_name(key: str) -> bytes:
     if not key:
         raise ValueError("A cache key must not be empty")
     written = key.encode()
-    return b"k:" + written if len(written) <= MAX_NAME_BYTES else b"h:" + sha256(written).hexdigest().encode()
+    as_it_is, digest = NAME_KINDS
+    return as_it_is + written if len(written) <= MAX_NAME_BYTES else digest + sha256(written).hexdigest().encode()
 
 
 def life_ms(ttl: float | None, default_seconds: float) -> int:

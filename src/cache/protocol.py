@@ -20,6 +20,11 @@ class CacheProtocol(Protocol):
     - A `ttl` is in seconds, fractions allowed, at most ten years; zero and less are refused with ValueError. Without
       one an entry lives for `settings.cache.ttl_seconds`. On a shared server `set`, `set_many` and `get_or_set` shorten
       it by up to 10 % at random, so that what was stored together does not expire together.
+    - A process reads its own writes at once. What another one changed on a shared server may be read as it was for as
+      long as the server's word of it is under way, most often less than a millisecond: what was read is kept in the
+      process for up to `settings.cache.local_seconds`, and dropped at that word. While no word can come, because the
+      connection or this process is stuck, what was kept is believed for a heartbeat and a time-out, about a second,
+      and then not at all. `exists`, `ttl` and `increment` always ask the server.
     - An outage costs entries, never a request: reads find nothing, writes do nothing. An invalidation is lost with the
       rest, so an entry may be stale until its ttl: nothing that decides about security belongs here.
     """

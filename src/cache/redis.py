@@ -2,19 +2,22 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from secrets import token_bytes
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from src.cache.breaker import Breaker
-from src.cache.entries import NO_INT64, decode, encode, entry_name, int64, life_ms
+from src.cache.changes import FAILURES, FETCH, Changes
+from src.cache.entries import NAME_KINDS, NO_INT64, decode, encode, entry_name, int64, life_ms
+from src.cache.first_tier import FirstTier
 from src.cache.flights import Flights
 from src.cache.protocol import CacheUnavailableError
 from src.config import CacheSettings
@@ -23,7 +26,6 @@ T = TypeVar("T")
 # Any in this module: what a caller stores, as in the protocol, and what the server answers, which depends on the command
 Command = tuple[bytes | str | int, ...]
 
-FAILURES = (RedisError, OSError)
 VERSION = "v1"
 MAX_CONNECTIONS = 64
 MAX_JITTER = 0.1
@@ -46,11 +48,15 @@ return 1
 @dataclass(frozen=True, slots=True)
 class _Connected:
     client: Redis
+    tier: FirstTier
+    changes: Changes
     keeper: AsyncGenerator[None, None]
 
 
 class RedisCache:
-    """Each command has one deadline, from the wait for a connection to its answer; a failure opens the breaker.
+    """What was read is kept in the process while the server tells of changes, see docs/decisions/0015.
+
+    Each command has one deadline, from the wait for a connection to its answer; a failure opens the breaker.
 
     No Redis Cluster: an entry and its lock may lie in different slots there.
     """
@@ -59,6 +65,8 @@ class RedisCache:
         self._url = settings.url.replace("valkey", "redis", 1) if settings.url.startswith("valkey") else settings.url
         self._timeout_seconds = settings.timeout_seconds
         self._ttl_seconds = settings.ttl_seconds
+        self._local_seconds = settings.local_seconds
+        self._max_entries = settings.max_entries
         self._prefix = f"{settings.namespace}:{VERSION}:".encode()
         self._breaker = Breaker(settings.breaker_seconds, FAILURES)
         self._flights = Flights()
@@ -66,11 +74,13 @@ class RedisCache:
         self._new_client()  # a URL that cannot be read is refused here, at start
 
     async def get(self, key: str) -> Any:
-        written = await self._ask_or(None, "GET", self._entry(key))
+        written = self._find(key) or (await self._fetch({key: self._entry(key)})).get(key)
         return None if written is None else decode(written)
 
     async def set(self, key: str, value: Any, ttl: float | None = None) -> None:
-        await self._ask_or(None, *self._setting(key, value, ttl))
+        entry, written, life = self._entry(key), encode(value), self._life_ms(ttl)
+        with self._changing((entry,)):
+            await self._ask_or(None, "SET", entry, written, "PX", life)
 
     async def delete(self, key: str) -> bool:
         return await self.delete_many((key,)) > 0
@@ -81,7 +91,7 @@ class RedisCache:
     async def clear(self) -> None:
         self._flights.forget_all()
         cursor = None
-        with suppress(CacheUnavailableError):
+        with suppress(CacheUnavailableError), self._changing(None):
             while cursor != 0:
                 # No character of a namespace means anything in a pattern, see settings.cache.namespace.
                 cursor, names = await self._ask("SCAN", cursor or 0, "MATCH", self._prefix + b"*", "COUNT", SCAN_COUNT)
@@ -89,24 +99,29 @@ class RedisCache:
                     await self._ask("UNLINK", *names)
 
     async def get_or_set(self, key: str, load: Callable[[], Awaitable[T]], ttl: float | None = None) -> T:
-        entry, life = self._entry(key), self._life_ms(ttl)
+        life, written = self._life_ms(ttl), self._find(key)
+        if written is not None:
+            return cast("T", decode(written))
+        entry = self._entry(key)
 
         async def load_written() -> bytes:
             return encode(await load())
 
-        written = await self._ask_or(None, "GET", entry)
+        written = (await self._fetch({key: entry})).get(key)
         if written is None:
             written = await self._flights.join(entry, lambda: self._load_alone(entry, load_written, life))
         return cast("T", decode(written))  # equal to what was loaded, or it would not have been written
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        entries = {key: self._entry(key) for key in keys}
-        found = await self._ask_or([], "MGET", *entries.values()) if entries else []
-        return {key: decode(written) for key, written in zip(entries, found, strict=False) if written is not None}
+        found = {key: self._find(key) for key in keys}
+        if missing := {key: self._entry(key) for key, written in found.items() if written is None}:
+            found |= await self._fetch(missing)
+        return {key: decode(written) for key, written in found.items() if written is not None}
 
     async def set_many(self, values: Mapping[str, Any], ttl: float | None = None) -> None:
-        commands = [self._setting(key, value, ttl) for key, value in values.items()]
-        with suppress(CacheUnavailableError):
+        written = [(self._entry(key), encode(value)) for key, value in values.items()]
+        commands: list[Command] = [("SET", entry, value, "PX", self._life_ms(ttl)) for entry, value in written]
+        with suppress(CacheUnavailableError), self._changing([entry for entry, _ in written]):
             await self._ask_all(*commands)
 
     async def delete_many(self, keys: Iterable[str]) -> int:
@@ -115,7 +130,7 @@ class RedisCache:
             self._flights.forget(entry)
         if not entries:
             return 0
-        with suppress(CacheUnavailableError):
+        with suppress(CacheUnavailableError), self._changing(entries):
             # The locks first, or a load that ends in between would be stored and stay.
             _, deleted = await self._ask_all(("UNLINK", *map(self._lock, entries)), ("UNLINK", *entries))
             return int(deleted)
@@ -135,14 +150,17 @@ class RedisCache:
                     raise ValueError(NO_INT64) from None
                 raise
 
-        return int(await self._attempt(count))
+        with self._changing((entry,)):
+            return int(await self._attempt(count))
 
     async def ttl(self, key: str) -> float | None:
         left = await self._ask_or(-2, "PTTL", self._entry(key))
         return None if left < 0 else left / 1000
 
     async def expire(self, key: str, ttl: float) -> bool:
-        return bool(await self._ask_or(0, "PEXPIRE", self._entry(key), life_ms(ttl, self._ttl_seconds)))
+        entry, life = self._entry(key), life_ms(ttl, self._ttl_seconds)
+        with self._changing((entry,)):
+            return bool(await self._ask_or(0, "PEXPIRE", entry, life))
 
     async def ping(self) -> bool:
         return bool(await self._ask_or(False, "PING"))  # noqa: FBT003 - the answer of a server that is away
@@ -162,8 +180,46 @@ class RedisCache:
         life = life_ms(ttl, self._ttl_seconds)
         return max(1, round(life * random.uniform(1 - MAX_JITTER, 1)))  # noqa: S311 - spreads expiry, hides nothing
 
-    def _setting(self, key: str, value: Any, ttl: float | None) -> Command:
-        return ("SET", self._entry(key), encode(value), "PX", self._life_ms(ttl))
+    def _find(self, key: str) -> bytes | None:
+        connected = self._connected.get(asyncio.get_running_loop())
+        return None if connected is None else connected.tier.find(key)
+
+    async def _fetch(self, entries: Mapping[str, bytes]) -> dict[str, bytes]:
+        """What exists of them on the server; it is found in the process from now on, if that may be."""
+        with suppress(CacheUnavailableError):
+            connected = await self._here()
+            if not connected.tier.is_open():
+                found = await self._ask("MGET", *entries.values())
+                if self._local_seconds:
+                    connected.changes.listen()
+                return {key: written for key, written in zip(entries, found, strict=True) if written is not None}
+            with connected.tier.fill(entries) as keep:
+                answer = iter(await self._ask("EVAL", FETCH, len(entries), *entries.values()))
+                held = {}
+                for key, written, left_ms in zip(entries, answer, answer, strict=True):
+                    if written is not None:
+                        held[key] = written
+                        # Whole milliseconds of what may have been a part of one; -1 is for ever.
+                        keep(key, written, inf if left_ms < 0 else (left_ms - 1) / 1000)
+                return held
+        return {}
+
+    @contextmanager
+    def _changing(self, entries: Collection[bytes] | None) -> Iterator[None]:
+        """Around a change of these entries, or of all: who asks in this process afterwards does not find what was.
+
+        The server tells of it too, but on another connection, so perhaps later than it answers.
+        """
+        self._forget(entries)
+        try:
+            yield
+        finally:
+            self._forget(entries)
+
+    def _forget(self, entries: Collection[bytes] | None) -> None:
+        connected = self._connected.get(asyncio.get_running_loop())
+        if connected is not None:
+            connected.tier.forget(entries)
 
     async def _load_alone(self, entry: bytes, load: Callable[[], Awaitable[bytes]], life: int) -> bytes:
         """Load, unless another process does: then wait for what it stores."""
@@ -191,7 +247,8 @@ class RedisCache:
             return cast("bytes", written)
         finally:
             renewal.cancel()
-            await self._ask_or(None, "EVAL", RELEASE, 2, lock, entry, token, *to_store)
+            with self._changing((entry,)):
+                await self._ask_or(None, "EVAL", RELEASE, 2, lock, entry, token, *to_store)
 
     async def _renew(self, lock: bytes) -> None:
         while True:
@@ -224,13 +281,12 @@ class RedisCache:
 
     async def _attempt(self, ask: Callable[[Redis], Awaitable[Any]]) -> Any:
         with self._breaker.attempt():
-            loop = asyncio.get_running_loop()
-            connected = self._connected.get(loop) or await self._connect(loop)
+            client, loop = (await self._here()).client, asyncio.get_running_loop()
             async with asyncio.timeout(None) as scope:
                 due = loop.time() + self._timeout_seconds
                 timer = loop.call_at(due, self._give_up, scope, due)
                 try:
-                    return await ask(connected.client)
+                    return await ask(client)
                 finally:
                     timer.cancel()
 
@@ -240,9 +296,16 @@ class RedisCache:
         now = asyncio.get_running_loop().time()
         scope.reschedule(now + min(now - due, self._timeout_seconds))
 
+    async def _here(self) -> _Connected:
+        loop = asyncio.get_running_loop()
+        return self._connected.get(loop) or await self._connect(loop)
+
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connected:
+        client, tier = self._new_client(), FirstTier(self._max_entries, self._local_seconds)
+        kinds = [self._prefix + kind for kind in NAME_KINDS]
+        changes = Changes(client, tier, kinds, self._timeout_seconds)
         keeper = self._keep(loop)
-        connected = self._connected[loop] = _Connected(self._new_client(), keeper)
+        connected = self._connected[loop] = _Connected(client, tier, changes, keeper)
         await anext(keeper)
         return connected
 
@@ -252,8 +315,10 @@ class RedisCache:
         try:
             yield
         finally:
+            connected = self._connected.pop(loop)
+            await connected.changes.close()
             with suppress(*FAILURES):
-                await self._connected.pop(loop).client.aclose(close_connection_pool=True)
+                await connected.client.aclose(close_connection_pool=True)
 
     def _new_client(self) -> Redis:
         try:

@@ -1,5 +1,6 @@
 """Both caches, each as the service opens it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,8 +10,11 @@ import pytest
 from loguru import logger
 
 from src.cache import CacheProtocol, open_cache
+from src.cache.first_tier import FirstTier
+from src.cache.redis import RedisCache
 from src.config import CacheSettings, Settings
 from tests.support.valkey import running_valkey
+from tests.support.waiting import eventually
 
 OpenCache = Callable[..., CacheProtocol]
 
@@ -46,11 +50,33 @@ def on_valkey(opened: OpenCache, valkey_url: str) -> OpenCache:
     return open_one
 
 
-@pytest.fixture(params=["memory", "valkey"])
-def cache(request: pytest.FixtureRequest) -> CacheProtocol:
-    """The promise is one; each test that takes this runs against both who make it."""
-    opener: OpenCache = request.getfixturevalue("opened" if request.param == "memory" else "on_valkey")
-    return opener()
+def first_tier(cache: CacheProtocol) -> FirstTier:
+    assert isinstance(cache, RedisCache)
+    return cache._connected[asyncio.get_running_loop()].tier
+
+
+async def open_first_tier(cache: CacheProtocol) -> FirstTier:
+    """Read until the cache keeps what it reads."""
+
+    async def is_open() -> bool:
+        await cache.get("nothing")
+        return first_tier(cache).is_open()
+
+    await eventually(is_open)
+    return first_tier(cache)
+
+
+@pytest.fixture(params=["memory", "valkey", "valkey with copies"])
+async def cache(request: pytest.FixtureRequest, opened: OpenCache) -> CacheProtocol:
+    """The promise is one; each test that takes this runs against all who make it."""
+    if request.param == "memory":
+        return opened()
+    on_valkey: OpenCache = request.getfixturevalue("on_valkey")  # starts a server, which the other does not need
+    if request.param == "valkey":
+        return on_valkey(local_seconds=0)
+    cache = on_valkey(local_seconds=3600)
+    await open_first_tier(cache)
+    return cache
 
 
 @pytest.fixture
