@@ -5,11 +5,19 @@ PORT    ?= 8000
 WORKERS ?= 2
 ARGS    ?=
 
+ROUNDS     ?= 5
+SECONDS    ?= 4
+JOBS       ?=
+CONTENDERS ?=
+
 BIN     := .venv/bin
 READY   := .venv/.ready
 
+BENCH_BIN   := .venv-bench/bin
+BENCH_READY := .venv-bench/.ready
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-clients check format lock clean
+.PHONY: help install run test test-clients check format lock bench bench-install bench-lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,10 +50,19 @@ lock: install ## write requirements.lock anew from pyproject.toml (ARGS=--upgrad
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --no-emit-index-url \
 		--quiet $(ARGS) -o requirements.lock
 
+bench: bench-install ## measure against the floor and the peers, and write docs/benchmarks.md: 25 minutes (ROUNDS=5, SECONDS=4, JOBS=static,page, CONTENDERS=floor,ours)
+	$(BENCH_BIN)/python -m bench all --rounds $(ROUNDS) --seconds $(SECONDS) --jobs '$(JOBS)' --contenders '$(CONTENDERS)'
+
+bench-install: $(BENCH_READY)
+
+bench-lock: install ## write bench/requirements.lock anew (ARGS=--upgrade takes newer versions of the peers)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra bench --constraint requirements.lock --universal \
+		--generate-hashes --no-header --no-emit-index-url --quiet $(ARGS) -o bench/requirements.lock
+
 clean: ## remove what the other targets made, except the development database
-	rm -rf .venv .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build \
+	rm -rf .venv .venv-bench .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build \
 		tests/clients/typescript/build tests/clients/typescript/node_modules
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv is twice as quick as pip alone even counting its own installation. The stamp comes last: an interrupted set-up
 # starts again.
@@ -56,4 +73,10 @@ $(READY): requirements.lock
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@touch $@
+
+# The peers have an environment of their own, so that the project's has nothing of theirs.
+$(BENCH_READY): bench/requirements.lock $(READY)
+	@test -x $(BENCH_BIN)/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-bench
+	@$(BIN)/uv pip sync --quiet --python $(BENCH_BIN)/python --require-hashes --compile-bytecode bench/requirements.lock
 	@touch $@

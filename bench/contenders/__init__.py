@@ -1,0 +1,1 @@
+"""One module a contender, each as good as its authors' documentation teaches."""
