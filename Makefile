@@ -17,7 +17,7 @@ BENCH_BIN   := .venv-bench/bin
 BENCH_READY := .venv-bench/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-clients check format lock bench bench-install bench-lock clean
+.PHONY: help install run test test-plain test-clients check format lock bench bench-install bench-lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ test: install ## all tests, with coverage (ARGS='-k orders' reaches pytest, WORK
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS); result=$$?; \
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$result
+
+test-plain: ## the same tests with all that is there for speed alone switched off
+	@TEST_SHORTCUTS=off $(MAKE) --no-print-directory test
 
 test-clients: install ## a generated TypeScript client against the service (needs node)
 	@if command -v node >/dev/null; then tests/clients/typescript/run; else echo 'node not found: skipped'; fi

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Final
 
 from bench import checks, data
-from bench.jobs import Job, Request
+from bench.jobs import JOBS, Job, Request
 from bench.load import CONNECTIONS, drive, finish
 from bench.servers import Contender, Running
 
@@ -72,6 +72,8 @@ def measure(  # noqa: PLR0913 - what a measurement is made of
     tasks = []
     for server in servers:
         job = job_of(server.contender)
+        if job.name in JOBS and job.name not in server.contender.jobs:
+            continue
         requests = job.make_requests(server.surroundings.database.admin_id)
         checks.require_right_answers(server, job, requests)
         finish(drive(server, job, requests, WARM_UP_SECONDS, connections))
@@ -86,7 +88,10 @@ def measure(  # noqa: PLR0913 - what a measurement is made of
             result.problems += told
             for problem in told:
                 say(f"!! {problem}")
-    say(f"   {tasks[0][1].name}: " + ", ".join(f"{s.label} {result.value(j.name, s.label):,.0f}" for s, j, _ in tasks))
+    say(
+        f"   {tasks[0][1].name}: "
+        + ", ".join(f"{s.label} {result.value(j.name, s.label) or 0:,.0f}" for s, j, _ in tasks)
+    )
 
 
 def _run(server: Running, job: Job, requests: list[Request], seconds: int, connections: int) -> tuple[Run, list[str]]:

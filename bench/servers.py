@@ -40,6 +40,7 @@ class Contender:
     title: str
     module: str
     is_ours: bool = False
+    jobs: tuple[str, ...] = tuple(JOBS)
 
     def job(self, name: str) -> Job:
         return OUR_ORDER if self.is_ours and name == "order" else JOBS[name]
@@ -51,6 +52,7 @@ CONTENDERS: Final = {
         Contender("floor", "floor", "bench.contenders.floor"),
         Contender("ours", "Undercroft", "bench.contenders.ours", is_ours=True),
         Contender("blacksheep", "BlackSheep", "bench.contenders.blacksheep_app"),
+        Contender("plain", "BlackSheep, static only", "bench.contenders.blacksheep_plain", jobs=("static",)),
         Contender("litestar", "Litestar", "bench.contenders.litestar_app"),
         Contender("bare", "bare FastAPI", "bench.contenders.bare_fastapi"),
         Contender("ninja", "Django Ninja", "bench.contenders.django_ninja_app"),

@@ -15,6 +15,7 @@ from src.shared.database import create_engine, metadata
 for module in pkgutil.walk_packages(src.__path__, "src."):
     if module.name.endswith(".models"):
         import_module(module.name)
+import_module("src.shared.leases")  # a table of the house's own
 
 
 def run(connection: Connection) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.postgres import SERVER_VARIABLE as TEST_DB_URL
 from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
-from tests.support.server import Server, run_command, running_server
+from tests.support.server import Server, run_command, running_server, shortcuts
 from tests.support.truth import Schema, checks
 from tests.support.valkey import SERVER_VARIABLE as TEST_CACHE_URL
 from tests.support.valkey import running_valkey
@@ -54,6 +54,7 @@ def _take_over_the_shell() -> None:
             os.environ.setdefault(name, os.environ[ours])
     for name in [name for name in os.environ if re.match(r"(?i)(app|db|cache|auth|http|log|retry)__", name)]:
         del os.environ[name]
+    os.environ.update(shortcuts())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,12 +7,16 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from src.auth import principals
 from src.auth import services as auth
-from src.auth.tokens import AccessClaims, read_access_token
+from src.auth.principals import Principal
+from src.auth.tokens import AccessClaims
 from src.exceptions import BusinessException
 from src.shared.database import SessionDep
 from src.shared.errors import ErrorCode
+from src.shared.inline import for_its_value
 from src.shared.logging import current_request
 from src.users import User
 from src.users import services as users
@@ -21,30 +25,65 @@ from src.users.permissions import Grants, check_name
 Match = Literal["all", "any"]
 Guard = Callable[..., Awaitable[None]]
 
-# Relative, so that the docs' Authorize button works below any root_path.
-_bearer = OAuth2PasswordBearer(tokenUrl="api/v1/auth/token", refreshUrl="api/v1/auth/refresh", auto_error=False)
+class _Bearer(OAuth2PasswordBearer):
+    """The same, on the headers as the server gives them: no text is made of those that are not asked for."""
+
+    async def __call__(self, request: Request) -> str | None:
+        for name, value in request.scope["headers"]:
+            if name == b"authorization":
+                scheme, _, token = value.partition(b" ")
+                return str(token, "latin-1").strip() if scheme.lower() == b"bearer" else None
+        return None
+
+
+_bearer = _Bearer(
+    # Relative, so that the docs' Authorize button works below any root_path.
+    tokenUrl="api/v1/auth/token",
+    refreshUrl="api/v1/auth/refresh",
+    scheme_name=OAuth2PasswordBearer.__name__,
+    auto_error=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    user: User
+    """Who calls: remembered, or read in the request's session."""
+
     claims: AccessClaims
+    principal: Principal | None
+    user: User | None
 
 
 async def _caller(session: SessionDep, token: Annotated[str | None, Depends(_bearer)]) -> Caller:
     if token is None:
         raise BusinessException(ErrorCode.NOT_AUTHENTICATED)
-    claims = read_access_token(token)
-    user = None if claims is None else await auth.find_account(session, claims)
-    if claims is None or user is None:
+    recalled = principals.recall(session, token)
+    if recalled is None:
         raise BusinessException(ErrorCode.INVALID_TOKEN)
+    claims, principal = recalled
+    caller = Caller(claims, principal, None) if principal is not None else await _read_caller(session, token, claims)
     if (request := current_request()) is not None:
-        request.user_id = user.id
-    return Caller(user, claims)
+        request.user_id = claims.user_id
+    return caller
 
 
-async def current_user(caller: Annotated[Caller, Depends(_caller)]) -> User:
+async def _read_caller(session: AsyncSession, token: str, claims: AccessClaims) -> Caller:
+    if principals.may_remember(session):
+        principal, user = await principals.find_principal(session, token), None
+    else:
+        account = await auth.find_account(session, claims)
+        principal, user = None, account and account[0]
+    if principal is None and user is None:
+        raise BusinessException(ErrorCode.INVALID_TOKEN)
+    return Caller(claims, principal, user)
+
+
+@for_its_value
+async def current_user(caller: Annotated[Caller, Depends(_caller)], session: SessionDep) -> User:
     """The account behind the access token. Refused: NOT_AUTHENTICATED, INVALID_TOKEN."""
+    if caller.principal is not None:
+        return principals.revive(session, caller.principal)
+    assert caller.user is not None
     return caller.user
 
 
@@ -52,17 +91,18 @@ async def current_session_id(caller: Annotated[Caller, Depends(_caller)]) -> UUI
     return caller.claims.session_id
 
 
-async def current_grants(user: Annotated[User, Depends(current_user)], session: SessionDep) -> Grants:
-    """What the caller holds now, read with each request."""
-    return await users.get_grants(session, user.id)
+async def current_grants(caller: Annotated[Caller, Depends(_caller)], session: SessionDep) -> Grants:
+    """What the caller holds now."""
+    if caller.principal is not None:
+        return caller.principal.grants
+    return await users.get_grants(session, caller.claims.user_id)
 
 
 async def grants_or_none(session: SessionDep, token: Annotated[str | None, Depends(_bearer)]) -> Grants:
     """For public routes that show some callers more: no grants without a token. Refused: INVALID_TOKEN."""
     if token is None:
         return Grants(frozenset(), frozenset())
-    caller = await _caller(session, token)
-    return await users.get_grants(session, caller.user.id)
+    return await current_grants(await _caller(session, token), session)
 
 
 CurrentUser = Annotated[User, Depends(current_user)]

@@ -351,10 +351,10 @@ async def end_session(session: AsyncSession, user_id: UUID, session_id: UUID) ->
         raise BusinessException(ErrorCode.SESSION_NOT_FOUND)
 
 
-async def find_account(session: AsyncSession, claims: AccessClaims) -> User | None:
-    """The account behind a token, if neither it nor its session ended: one indexed read, so revocation is exact."""
+async def find_account(session: AsyncSession, claims: AccessClaims) -> tuple[User, datetime] | None:
+    """The account behind a token and the end of its session, if neither ended before: one indexed read."""
     query = (
-        select(User)
+        select(User, AuthSession.expires_at)
         .join(AuthSession, col(AuthSession.user_id) == User.id)
         .where(
             User.id == claims.user_id,
@@ -365,4 +365,5 @@ async def find_account(session: AsyncSession, claims: AccessClaims) -> User | No
             AuthSession.expires_at > datetime.now(UTC),
         )
     )
-    return (await session.execute(query)).scalar_one_or_none()
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else (row[0], row[1])

@@ -35,6 +35,12 @@ class AccessClaims:
     user_id: UUID
     session_id: UUID
     auth_epoch: int
+    valid_from: int
+    expires_at: int
+    """Seconds since 1970, as its `valid_from`."""
+
+    def are_current(self, now: float) -> bool:
+        return self.valid_from <= now + LEEWAY_SECONDS and now < self.expires_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +113,18 @@ def _header_ok(header: dict[str, Any], keys: _Keys) -> bool:  # Any: whatever a 
 
 
 def _claims(claims: dict[str, Any], settings: Settings) -> AccessClaims | None:  # Any: as above, though signed
-    now = time()
     times = [claims["iat"], claims["nbf"], claims["exp"]]
     if any(type(moment) is not int for moment in times) or type(claims["epoch"]) is not int:
         return None
     issued, not_before, expires = times
-    if not (issued <= now + LEEWAY_SECONDS and not_before <= now + LEEWAY_SECONDS and now < expires):
-        return None
     if claims["iss"] != settings.app.name or claims["aud"] != AUDIENCE:
         return None
     if not all(isinstance(claims[name], str) for name in ("sub", "sid", "jti")):
         return None
     if not 0 <= claims["epoch"] <= MAX_INT32:
         return None
-    return AccessClaims(UUID(claims["sub"]), UUID(claims["sid"]), claims["epoch"])
+    read = AccessClaims(UUID(claims["sub"]), UUID(claims["sid"]), claims["epoch"], max(issued, not_before), expires)
+    return read if read.are_current(time()) else None
 
 
 def new_refresh_token() -> str:

@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, create-admin, and a development server with demo data."""
+"""The command line: serve, migrate, care for accounts, and a development server with demo data."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
+from uvicorn.importer import import_from_string
 
 from src.auth import services as auth
 from src.auth.schemas import CreateUserRequest
@@ -20,10 +21,15 @@ from src.cli import demo
 from src.cli.docs import write_pages
 from src.config import ConfigurationError, Settings, load_settings, refuse_weak, setting_name, use_settings, with_secret
 from src.exceptions import BusinessException
+from src.http.compiled import list_routes
+from src.http.envelope import install_envelope
 from src.http.errors import field_errors
+from src.http.server import server_options
 from src.shared import migrations
-from src.shared.database import DATABASE_ERRORS, close_engine
+from src.shared.database import DATABASE_ERRORS, close_engine, transaction
+from src.users import services as users
 from src.users.permissions import Grants
+from src.users.schemas import UpdateUserRequest
 from src.users.services import ADMIN
 
 cli = typer.Typer(name="python -m src", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -75,19 +81,7 @@ def _serve(settings: Settings) -> None:
     os.environ[setting_name("auth", "secret")] = settings.auth.secret.get_secret_value()
     # uvicorn raises the signal that stopped it once more when it is done; by then everything asked was answered.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        "src.main:app",
-        host=http.host,
-        port=http.port,
-        workers=http.workers,
-        log_config=None,
-        access_log=False,
-        # Its own default believes X-Forwarded-* from loopback; ours believes those who are named.
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(http.shutdown_seconds),
-        lifespan="on",
-    )
+    uvicorn.run("src.main:app", **server_options(settings))
 
 
 @cli.command()
@@ -110,6 +104,24 @@ def migration(message: Annotated[str, typer.Argument(help="What it does, as in '
         use_settings(load_settings(db={"url": f"sqlite:///{folder}/scratch.db"}))
         migrations.upgrade()
         _say(f"Read it before you commit it: {migrations.write(message)}", markup=False)
+
+
+@cli.command("routes")
+def show_routes(
+    path: Annotated[str, typer.Argument(help="Only those whose path contains this")] = "",
+    compiled: Annotated[bool, typer.Option("--compiled", help="With the coroutine that serves each")] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """List the routes, and who serves them: a coroutine made from the route, or FastAPI's own path."""
+    use_settings(load_settings(app={"env": "development"}))
+    # By name, as the server does it: the doors do not know each other.
+    app = import_from_string("src.main:app")
+    install_envelope(app)
+    for route in list_routes(app):
+        if path in route.path:
+            served = "compiled" if route.compiled is not None else f"by FastAPI: {route.reason}"
+            print(f"{','.join(route.methods):8}{route.path}  {served}")  # noqa: T201 - code, and not for a terminal's colours
+            if compiled and route.compiled is not None:
+                print(f"\n{route.compiled.source}")  # noqa: T201 - as above
 
 
 @cli.command("docs")
@@ -138,6 +150,37 @@ def _create_admin(email: str, password: str) -> None:
         _fail("\n".join(f"{e['field']}: {e['message']}" for e in field_errors(error.errors(include_input=False))), 1)
         raise
     _run(lambda: auth.create_user(request, held=_EVERYTHING))
+
+
+@cli.command()
+def set_roles(
+    email: Annotated[str, typer.Option(help="E-mail address of the account")],
+    role: Annotated[list[str] | None, typer.Option(help="A role that it has from now on; none: it has no roles")] = None,
+) -> None:
+    """Replace the roles of an account. What it loses it has lost everywhere when the command ends."""
+    use_settings(load_settings())
+
+    async def replace() -> None:
+        async with transaction() as session:
+            user = await users.get_user_by_email(session, email)
+            await users.set_roles(session, user.id, role or [], held=_EVERYTHING)
+
+    _run(replace)
+    _say(f"{email} has {', '.join(role) if role else 'no roles'}", markup=False)
+
+
+@cli.command()
+def deactivate(email: Annotated[str, typer.Option(help="E-mail address of the account")]) -> None:
+    """Disable an account and end its sessions. Nothing accepts them any more when the command ends."""
+    use_settings(load_settings())
+
+    async def disable() -> None:
+        async with transaction() as session:
+            user = await users.get_user_by_email(session, email)
+            await auth.update_user(session, user.id, UpdateUserRequest(is_active=False))
+
+    _run(disable)
+    _say(f"{email} is disabled", markup=False)
 
 
 def _run(work: Callable[[], Awaitable[object]]) -> None:

@@ -11,15 +11,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from src import __version__
 from src.cache import close_cache, get_cache
 from src.config import Settings, get_settings, refuse_weak, use_settings, with_secret
+from src.http.compiled import install
 from src.http.docs import install_docs
 from src.http.envelope import install_envelope
 from src.http.errors import install_error_handlers
+from src.http.front import Front
 from src.http.idempotency import install_idempotency
 from src.http.middleware import Guard, Limits, Proxies
 from src.http.openapi import install_openapi, operation_id
 from src.http.readiness import get_readiness
 from src.http.router import root
 from src.shared.database import close_engine
+from src.shared.leases import keeping_lease
 from src.shared.logging import set_up_logging, shut_down_logging
 
 
@@ -28,6 +31,7 @@ class Undercroft(FastAPI):
     adds with `add_middleware`, and the routes get their envelopes when the app starts, those added later included."""
 
     settings: Settings
+    _front: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -35,14 +39,25 @@ class Undercroft(FastAPI):
             if prefix and path != prefix and not path.startswith(f"{prefix}/"):
                 # What the proxy stripped belongs to the path (ASGI); without it Starlette finds nothing that is mounted.
                 scope = {**scope, "path": prefix + path}
+            if self._front is not None:
+                if self.root_path:
+                    scope["root_path"] = self.root_path
+                scope["app"] = self
+                await self._front(scope, receive, send)
+                return
         await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         install_envelope(self)
-        stack: ASGIApp = super().build_middleware_stack()
-        stack = Limits(stack, self.settings)
-        stack = Proxies(stack, self.settings.http.trusted_proxies)
-        return Guard(stack)
+        routes = install(self) if self.settings.http.compiled_routes else None
+        limits = Limits(super().build_middleware_stack(), self.settings)
+        proxies = Proxies(limits, self.settings.http.trusted_proxies)
+        guard = Guard(proxies)
+        foreign = self.user_middleware or self.max_body_size is not None or self._native_telemetry.enabled()
+        if routes is not None and not foreign:
+            # What a team puts around its app must see each request; then compiled routes stand at the router's place only.
+            self._front = Front(guard, routes, limits, proxies)
+        return guard
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -92,7 +107,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await get_cache()  # a CACHE__URL that cannot be read stops the process here, not its first user
     logger.bind(env=app.settings.app.env.value).info("Started")
     try:
-        yield
+        async with keeping_lease(app.settings.auth.principal_cache_seconds):
+            yield
     finally:
         readiness.draining = True
         logger.info("Stopping")

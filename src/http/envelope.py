@@ -5,6 +5,7 @@ small pieces: one looks at what the endpoint returns before FastAPI serialises i
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial, update_wrapper
 from http import HTTPStatus
 from types import UnionType
@@ -42,18 +43,32 @@ Handler = Callable[[Request], Awaitable[RawResponse]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 CHECKS_QUERY = "undercroft_checks_query"
-_INSTALLED = "undercroft_installed"
+FACTS = "undercroft_facts"
 _REQUEST = "undercroft_request"
 _RESPONSE = "undercroft_response"
 _ANSWER = "undercroft.answer"
-_BEFORE_COMMIT = "undercroft.before_commit"
+BEFORE_COMMIT = "undercroft.before_commit"
 
 Finisher = Callable[[RawResponse], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a route once its envelope hangs: all that stands around FastAPI's handler."""
+
+    endpoint: Callable[..., Any]  # Any: whatever a team writes
+    """As it was written, without our look at what it returns."""
+    wraps: bool
+    check: Check | None
+    body_first: bool
+    request_name: str | None
+    """Of the endpoint's own parameter, as the next."""
+    response_name: str | None
+
+
 def before_commit(request: Request, finisher: Finisher) -> None:
     """Run when the bytes of a successful answer are made and the request's transaction is still open."""
-    request.scope.setdefault(_BEFORE_COMMIT, []).append(finisher)
+    request.scope.setdefault(BEFORE_COMMIT, []).append(finisher)
 
 
 def unwrapped(endpoint: F) -> F:
@@ -75,12 +90,11 @@ def install_envelope(app: FastAPI) -> None:
         if isinstance(original, APIRoute):
             # A route below an included router is a context of its own there; elsewhere it is the route itself.
             route = found._route_context or original  # noqa: SLF001 - FastAPI offers no public way yet
-            if not hasattr(route, _INSTALLED):
-                setattr(route, _INSTALLED, True)
-                _install(original, route)
+            if not hasattr(route, FACTS):
+                setattr(route, FACTS, _install(original, route))
 
 
-def _install(original: APIRoute, route: Any) -> None:  # Any: APIRoute or FastAPI's private context, same attributes
+def _install(original: APIRoute, route: Any) -> Facts:  # Any: APIRoute or FastAPI's private context, same attributes
     wraps = not (is_unwrapped(route.endpoint) or streams(route))
     if wraps:
         _look_into_envelope(route)
@@ -88,17 +102,21 @@ def _install(original: APIRoute, route: Any) -> None:  # Any: APIRoute or FastAP
     check = query_check(route.dependant)
     body_first = _reads_body(route.dependant)
     setattr(route, CHECKS_QUERY, check is not None)
+    dependant = route.dependant
+    facts = Facts(
+        route.endpoint, wraps, check, body_first, dependant.request_param_name, dependant.response_param_name
+    )
     if not wraps:
         route.app = _rebuild(original, route, partial(_strict, check=check, body_first=body_first))
-        return
+        return facts
     _keep_digits(route)
-    dependant = route.dependant
     dependant.call = _watched(
         dependant.call, dependant.request_param_name or _REQUEST, dependant.response_param_name or _RESPONSE
     )
     dependant.request_param_name = dependant.request_param_name or _REQUEST
     dependant.response_param_name = dependant.response_param_name or _RESPONSE
     route.app = _rebuild(original, route, partial(_enveloped, check=check, body_first=body_first))
+    return facts
 
 
 def _look_into_envelope(route: Any) -> None:  # Any: see _install
@@ -125,10 +143,10 @@ def _keep_digits(route: Any) -> None:  # Any: see _install
         route.response_class = Default(JSONResponse)  # what it is anyway, and FastAPI then serialises in one pass
     kind = chosen.value if isinstance(chosen, DefaultPlaceholder) else chosen
     if route.response_field is None and lenient_issubclass(kind, JSONResponse):
-        route.response_field = _AnyValue(FieldInfo(annotation=Any), f"Response_{route.unique_id}", "serialization")
+        route.response_field = AnyValue(FieldInfo(annotation=Any), f"Response_{route.unique_id}", "serialization")
 
 
-class _AnyValue(ModelField):
+class AnyValue(ModelField):
     """Whatever an endpoint without a response model returns, objects with attributes included, as FastAPI has it."""
 
     def serialize(self, value: Any, **how: Any) -> Any:
@@ -137,6 +155,10 @@ class _AnyValue(ModelField):
 
     def serialize_json(self, value: Any, **how: Any) -> bytes:
         return self._type_adapter.dump_json(value, fallback=_as_data, **how)
+
+    def writer(self, **how: Any) -> Callable[[Any], bytes]:
+        """`serialize_json` with everything but the value decided."""
+        return partial(self._type_adapter.serializer.to_json, fallback=_as_data, **how)
 
 
 def _as_data(value: object) -> dict[Any, Any]:  # Any: whatever is in it, serialised in turn
@@ -197,20 +219,26 @@ def _watched(endpoint: Callable[..., Any], request_name: str, response_name: str
         if not isinstance(returned, Response):
             request.scope[_ANSWER] = ("success", None)
             return returned
-        code: int | None = returned.code
-        if isinstance(code, ErrorCode):
-            refusal = BusinessException(ErrorCode(code), returned.msg, returned.data)
-            refusal.raw_headers = response.headers.raw  # type: ignore[attr-defined] # what the route set goes along
-            raise refusal
-        if code is not None and HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES:
-            response.status_code = code
-            code = None
-        request.scope[_ANSWER] = (returned.msg, code)
-        return returned.data
+        data, msg, code = open_envelope(returned, response)
+        request.scope[_ANSWER] = (msg, code)
+        return data
 
     update_wrapper(call, endpoint)
     vars(call).pop("__wrapped__", None)  # FastAPI would look through it and take a sync endpoint to its thread pool
     return call
+
+
+def open_envelope(returned: Response[Any], response: RawResponse) -> tuple[Any, str, int | None]:
+    """Data, message, and a code that is not the status. A refusal that is returned is raised."""
+    code: int | None = returned.code
+    if isinstance(code, ErrorCode):
+        refusal = BusinessException(ErrorCode(code), returned.msg, returned.data)
+        refusal.raw_headers = response.headers.raw  # type: ignore[attr-defined] # what the route set goes along
+        raise refusal
+    if code is not None and HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES:
+        response.status_code = code
+        code = None
+    return returned.data, returned.msg, code
 
 
 def reads_body(dependency: F) -> F:
@@ -226,8 +254,8 @@ def _reads_body(dependant: Dependant) -> bool:
 
 def _strict(handler: Handler, *, check: Check | None, body_first: bool) -> Handler:
     async def handle(request: Request) -> RawResponse:
-        if check is not None:
-            check(request)
+        if check is not None and request.scope["query_string"]:
+            check(request.scope["query_string"])
         strict = strict_request(request)
         if body_first:
             await strict.body()  # kept by the request, for FastAPI and for whoever asks again
@@ -240,15 +268,15 @@ def _enveloped(handler: Handler, *, check: Check | None, body_first: bool) -> Ha
     handle_strictly = _strict(handler, check=check, body_first=body_first)
 
     async def handle(request: Request) -> RawResponse:
-        response = _wrapped(await handle_strictly(request), request.scope.get(_ANSWER))
-        for finisher in request.scope.get(_BEFORE_COMMIT, ()):
+        response = wrapped(await handle_strictly(request), request.scope.get(_ANSWER))
+        for finisher in request.scope.get(BEFORE_COMMIT, ()):
             await finisher(response)
         return response
 
     return handle
 
 
-def _wrapped(response: RawResponse, answer: tuple[str, int | None] | None) -> RawResponse:
+def wrapped(response: RawResponse, answer: tuple[str, int | None] | None) -> RawResponse:
     status = response.status_code
     if status in BODILESS:
         return _without_body(response)

@@ -17,6 +17,7 @@ from src.http.envelope import before_commit, reads_body
 from src.idempotency import services as idempotency
 from src.shared.database import SessionDep
 from src.shared.errors import ErrorCode
+from src.shared.watching import vouch
 
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
 _Key = Annotated[
@@ -53,6 +54,8 @@ async def _claim(request: Request, session: AsyncSession, user: CurrentUser, key
     claimed = idempotency.claim_for(user.id, f"{request.method} {request.url.path}", key, asked)
     answer = await idempotency.claim(session, claimed)
     if answer is not None:
+        # Who committed it may have died, or given up waiting, before it counted everywhere.
+        await vouch(session)
         raise ReplayedAnswer(answer)
 
     async def keep(response: RawResponse) -> None:

@@ -6,10 +6,10 @@ Limits    one valid Host, header and body sizes, concurrency, a deadline for the
 """
 
 import asyncio
+import os
 import re
-import secrets
 from ipaddress import ip_address, ip_network
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import Final
 
 from starlette.requests import Request
@@ -23,15 +23,16 @@ from src.shared.logging import RequestContext, enter_request, leave_request, log
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 16 * 1024
 
+REQUEST_ID = "undercroft.request_id"
 _GUARDED = "undercroft.guarded"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _UNSENDABLE = re.compile(rb"[\r\n\x00]")
-_SECURITY_HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
-    b"referrer-policy": b"no-referrer",
-    b"x-frame-options": b"DENY",
-}
+SECURITY_HEADERS: Final = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+]
 
 
 class Guard:
@@ -45,46 +46,39 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        await _GuardedRequest(scope, send).run(self.app, receive)
+        started = perf_counter()
+        context = RequestContext(request_id(scope))
+        guarded = Guarded(scope, send, context.request_id)
+        token = enter_request(context)
+        try:
+            await guarded.answer(self.app, receive)
+        finally:
+            log_request(scope, context, _route(scope), started, guarded.status, guarded.size)
+            leave_request(token)
 
 
-class _GuardedRequest:
-    __slots__ = (
-        "_answered",
-        "_bytes",
-        "_held",
-        "_scope",
-        "_send",
-        "_started",
-        "_status",
-        "broke_off",
-        "context",
-        "request_id",
-    )
+class Guarded:
+    """An answer on its way out: what is added to it, and what is known of it afterwards."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    __slots__ = ("_answered", "_held", "_request_id", "_scope", "_send", "broke_off", "size", "status")
+
+    def __init__(self, scope: Scope, send: Send, own_id: str) -> None:
         scope[_GUARDED] = self
-        self.request_id = scope["undercroft.request_id"] = _request_id(scope)
-        self.context = RequestContext(self.request_id)
+        scope[REQUEST_ID] = self._request_id = own_id
         self._scope = scope
         self._send = send
-        self._started = perf_counter()
         self._answered = self.broke_off = False
         self._held: Message | None = None
-        self._status = 0
-        self._bytes = 0
+        self.status = 0
+        self.size = 0
 
-    async def run(self, app: ASGIApp, receive: Receive) -> None:
-        token = enter_request(self.context)
+    async def answer(self, app: ASGIApp, receive: Receive) -> None:
         try:
             await app(self._scope, receive, self.send)
             if self._held is not None:
                 await self._send(self._held)
         except Exception as error:  # noqa: BLE001 - the last resort: whatever came, the client gets an answer
             await self._rescue(error)
-        finally:
-            self._log()
-            leave_request(token)
 
     async def _rescue(self, error: Exception) -> None:
         if self._answered:
@@ -97,14 +91,14 @@ class _GuardedRequest:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = self._with_ours(list(message.get("headers", ())))
-            if any(_UNSENDABLE.search(name) or _UNSENDABLE.search(value) for name, value in headers):
+            if unsendable(headers):
                 # Here it is still a crash with an answer; the server would drop the connection without a word.
                 raise ValueError("A response header has a line break or a NUL in it")
             self._answered = True
-            self._status = message["status"]
+            self.status = message["status"]
             message["headers"] = headers
         elif message["type"] == "http.response.body":
-            self._bytes += len(message.get("body", b""))
+            self.size += len(message.get("body", b""))
             if self.broke_off and not message.get("more_body", False):
                 # Who ends an answer that broke off, and then raises, did not mean that it is whole.
                 self._held = message
@@ -114,23 +108,33 @@ class _GuardedRequest:
     def _with_ours(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         present = {name.lower() for name, _ in headers}
         headers = [(name, value) for name, value in headers if name.lower() != b"x-request-id"]
-        headers.append((b"x-request-id", self.request_id.encode()))
-        headers.extend((name, value) for name, value in _SECURITY_HEADERS.items() if name not in present)
+        headers.append((b"x-request-id", self._request_id.encode()))
+        headers.extend(header for header in SECURITY_HEADERS if header[0] not in present)
         return headers
 
-    def _log(self) -> None:
-        client = self._scope.get("client")
-        log_access(
-            method=self._scope["method"],
-            route=_route(self._scope),
-            path=self._scope["path"],
-            status=self._status,
-            duration_ms=(perf_counter() - self._started) * 1000,
-            request_id=self.request_id,
-            user_id=self.context.user_id,
-            client=client[0] if client else None,
-            size=self._bytes,
+
+def unsendable(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(_UNSENDABLE.search(name) or _UNSENDABLE.search(value) for name, value in headers)
+
+
+def log_request(  # noqa: PLR0917, PLR0913 - the columns of the line
+    scope: Scope, context: RequestContext, route: str | None, started: float, status: int, size: int
+) -> None:
+    client = scope["client"]
+    log_access(
+        (
+            time_ns(),
+            scope["method"],
+            route,
+            scope["path"],
+            status,
+            (perf_counter() - started) * 1000,
+            context.request_id,
+            context.user_id,
+            client[0] if client else None,
+            size,
         )
+    )
 
 
 class Stream:
@@ -163,11 +167,28 @@ def _route(scope: Scope) -> str | None:
     return getattr(context, "path", None) or getattr(scope.get("route"), "path", None)
 
 
-def _request_id(scope: Scope) -> str:
+def request_id(scope: Scope) -> str:
+    """The client's, if it is harmless; else 128 random bits."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
-    return secrets.token_hex(16)
+    if not _fresh_ids:
+        _make_ids()
+    return _fresh_ids.pop()
+
+
+_fresh_ids: list[str] = []
+
+
+def _make_ids() -> None:
+    """Many at once: asking the system for each costs more than the rest of the guard."""
+    digits = os.urandom(16 * _IDS_AT_ONCE).hex()
+    _fresh_ids.extend(digits[start : start + 32] for start in range(0, len(digits), 32))
+
+
+_IDS_AT_ONCE = 256
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh_ids.clear)  # or two processes would have the same
 
 
 async def _nothing_more() -> Message:
@@ -183,16 +204,23 @@ class Proxies:
         self.trusted = [ip_network(network) for network in trusted]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            self.believe(scope)
+        await self.app(scope, receive, send)
+
+    def believe(self, scope: Scope) -> None:
+        """Once for a request: who the client is, and how it came, after this."""
         client = scope.get("client")
-        if client and client[1] == 0:
+        if not client:
+            return
+        if client[1] == 0:
             # No TCP peer has port 0: plain `uvicorn src.main:app` has believed a header already, as it does by default
             # when it comes from loopback. `python -m src serve` switches that off.
             client = scope["client"] = ("127.0.0.1", 0)
             if any(name == b"x-forwarded-proto" for name, _ in scope["headers"]):
                 scope["scheme"] = "http" if scope["type"] == "http" else "ws"
-        if scope["type"] in ("http", "websocket") and client and self._trusts(client[0]):
+        if self.trusted and self._trusts(client[0]):
             self._believe(scope)
-        await self.app(scope, receive, send)
 
     def _believe(self, scope: Scope) -> None:
         forwarded_for = [
@@ -233,18 +261,19 @@ class Limits:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
+        self.max_body_bytes = settings.http.max_body_bytes
+        self.deadlines = Deadlines(settings.http.request_timeout_seconds)
+        self.under_way = 0
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts if not host.startswith("*"))
         self._suffixes = tuple(host[1:].lower() for host in settings.allowed_hosts if host.startswith("*"))
-        self._max_body_bytes = settings.http.max_body_bytes
+        self._welcome: set[bytes] = set()
         self._max_concurrency = settings.http.max_concurrency
-        self._deadline_seconds = settings.http.request_timeout_seconds
-        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
+        refusal = self.refusal(scope)
         if refusal is not None:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
@@ -254,71 +283,133 @@ class Limits:
         elif scope["type"] == "websocket":
             await self.app(scope, receive, send)
         else:
-            self._under_way += 1
+            self.under_way += 1
             try:
-                await self._within_deadline(scope, receive, send)
+                await self.within_deadline(scope, receive, send)
             finally:
-                self._under_way -= 1
+                self.under_way -= 1
 
-    def _refusal(self, scope: Scope) -> tuple[ErrorCode, dict[str, object] | None] | None:
-        headers = scope["headers"]
-        if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+    def refusal(self, scope: Scope) -> tuple[ErrorCode, dict[str, object] | None] | None:
+        headers, host, too_long, total = scope["headers"], None, False, 0
+        for name, value in headers:
+            total += len(name) + len(value)
+            if name == b"host":
+                # Of two hosts none counts.
+                host = value if host is None else b""
+            elif name == b"content-length" and _too_long(value, self.max_body_bytes):
+                too_long = True
+        if len(headers) > MAX_HEADERS or total > MAX_HEADER_BYTES:
             return ErrorCode.HEADERS_TOO_LARGE, None
-        hosts = [value for name, value in headers if name == b"host"]
-        if len(hosts) != 1 or not self._answers_to(hosts[0]):
+        if host not in self._welcome and not self._answers_to(host):
             return ErrorCode.HOST_NOT_ALLOWED, None
-        if self._under_way >= self._max_concurrency:
+        if self.under_way >= self._max_concurrency:
             return ErrorCode.SERVICE_UNAVAILABLE, None
-        if any(name == b"content-length" and _too_long(value, self._max_body_bytes) for name, value in headers):
-            return ErrorCode.BODY_TOO_LARGE, {"limit_bytes": self._max_body_bytes}
+        if too_long:
+            return ErrorCode.BODY_TOO_LARGE, {"limit_bytes": self.max_body_bytes}
         return None
 
-    def _answers_to(self, host: bytes) -> bool:
+    def _answers_to(self, host: bytes | None) -> bool:
+        if host is None:
+            return False
         name = _HOST.fullmatch(host.decode("latin-1").lower())
-        return name is not None and (
+        welcome = name is not None and (
             name[1] in self._hosts or (name[1].endswith(self._suffixes) if self._suffixes else False)
         )
+        if welcome and len(self._welcome) < _MAX_WELCOME:
+            self._welcome.add(host)
+        return welcome
 
-    async def _within_deadline(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def within_deadline(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The deadline runs until the answer starts: a stream may take its time afterwards."""
-        task = asyncio.current_task()
-        assert task is not None
-        started = late = False
-        received_bytes = 0
-
-        def expire() -> None:
-            nonlocal late
-            if not started:
-                late = True
-                task.cancel()
-
-        timer = asyncio.get_running_loop().call_later(self._deadline_seconds, expire)
-
-        async def receive_counted() -> Message:
-            nonlocal received_bytes
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > self._max_body_bytes:
-                raise BodyTooLargeError(self._max_body_bytes)
-            return message
+        deadline = self.deadlines.start()
 
         async def send_noted(message: Message) -> None:
-            nonlocal started
-            started = True
+            self.deadlines.end(deadline)
             await send(message)
 
         try:
-            await self.app(scope, receive_counted, send_noted)
+            await self.app(scope, CountedBody(receive, self.max_body_bytes), send_noted)
         except asyncio.CancelledError:
-            if not late or task.uncancel() > 0:
+            if not deadline.passed():
                 raise
             await code_response(scope, ErrorCode.DEADLINE_EXCEEDED)(scope, receive, send)
         finally:
-            timer.cancel()
+            self.deadlines.end(deadline)
 
 
 _HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_MAX_WELCOME = 1024
 
 
 def _too_long(content_length: bytes, limit: int) -> bool:
     return content_length.isdigit() and int(content_length[:20]) > limit
+
+
+class CountedBody:
+    """`receive`, up to the limit."""
+
+    __slots__ = ("_left", "_limit", "_receive")
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = self._left = limit
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise BodyTooLargeError(self._limit)
+        return message
+
+
+class Deadline:
+    __slots__ = ("_late", "due", "task")
+
+    def __init__(self, task: asyncio.Task[object], due: float) -> None:
+        self.task = task
+        self.due = due
+        self._late = False
+
+    def expire(self) -> None:
+        self._late = True
+        self.task.cancel()
+
+    def passed(self) -> bool:
+        """Whether the cancellation that just came was this deadline's alone; then it is over."""
+        return self._late and self.task.uncancel() == 0
+
+
+class Deadlines:
+    """All requests have the same time, so the one that began first ends first: one timer serves them all."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._under_way: dict[Deadline, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> Deadline:
+        """For the current task, which is cancelled when the time is up."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = task.get_loop()
+        deadline = Deadline(task, loop.time() + self._seconds)
+        if loop is not self._loop:
+            self._under_way, self._loop, self._timer = {}, loop, None
+        self._under_way[deadline] = None
+        if self._timer is None:
+            self._timer = loop.call_at(deadline.due, self._expire)
+        return deadline
+
+    def end(self, deadline: Deadline) -> None:
+        self._under_way.pop(deadline, None)
+
+    def _expire(self) -> None:
+        assert self._loop is not None
+        self._timer, now = None, self._loop.time()
+        for deadline in list(self._under_way):
+            if deadline.due > now:
+                self._timer = self._loop.call_at(deadline.due, self._expire)
+                return
+            del self._under_way[deadline]
+            deadline.expire()

@@ -3,19 +3,26 @@
 import base64
 import binascii
 import hmac
+import inspect
 import json
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from fastapi import Depends, Query
 from fastapi._compat import lenient_issubclass
 from fastapi.dependencies.utils import get_parameterless_sub_dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi_pagination import LimitOffsetParams, Params, pagination_ctx, request
+from fastapi_pagination import LimitOffsetParams, Params, request
+from fastapi_pagination.api import _create_params_dependency, _page_val, _params_val, _req_val, _rsp_val
 from fastapi_pagination.bases import AbstractPage, AbstractParams
 from fastapi_pagination.cursor import CursorParams
 from fastapi_pagination.types import Cursor
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response as RawResponse
 
 from src.config import get_settings
+from src.shared.inline import inline
 from src.shared.types import MAX_INT32
 
 SEAL_BYTES: Final = 16
@@ -81,5 +88,35 @@ def add_page_parameters(route: Any) -> None:  # Any: APIRoute or FastAPI's priva
     if not lenient_issubclass(page, AbstractPage):
         return
     own = page.__params_type__
-    context = Depends(pagination_ctx(page, _BOUNDED.get(own, own)))
+    context = Depends(_page_context(page, _BOUNDED.get(own, own)))
     route.dependant.dependencies.append(get_parameterless_sub_dependant(depends=context, path=route.path_format))
+
+
+def _page_context(page: type[AbstractPage[Any]], kind: type[AbstractParams]) -> Callable[..., AsyncIterator[None]]:
+    """Like `pagination_ctx`, in one piece: three generators on exit stacks cost more than the page."""
+    their_params = _create_params_dependency(kind)
+    reads_model = lenient_issubclass(kind, BaseModel)
+
+    async def page_context(request: Request, response: RawResponse, **given: Any) -> AsyncIterator[None]:
+        params = kind.model_validate(given, by_name=True) if reads_model else kind(**given)  # type: ignore[attr-defined] # a model then
+        kept = [
+            (variable, variable.set(value))
+            for variable, value in (
+                (_page_val, page),
+                (_rsp_val, response),
+                (_req_val, request),
+                (_params_val, params),
+            )
+        ]
+        try:
+            yield
+        finally:
+            for variable, token in reversed(kept):
+                variable.reset(token)
+
+    parameters = inspect.signature(page_context).parameters
+    theirs = inspect.signature(their_params).parameters.values()
+    page_context.__signature__ = inspect.Signature(  # type: ignore[attr-defined] # read by FastAPI
+        [parameters["request"], parameters["response"], *(each.replace(kind=each.KEYWORD_ONLY) for each in theirs)]
+    )
+    return inline(page_context)

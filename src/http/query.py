@@ -4,15 +4,18 @@ the whole list, and two readers of one URL must not read two different values.""
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from fastapi._compat import ModelField, field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant, _unwrapped_call
 from fastapi.dependencies.utils import _get_flat_fields_from_params
 from fastapi.exceptions import RequestValidationError
-from starlette.requests import Request
 
-Check = Callable[[Request], None]
+Check = Callable[[bytes], None]
+"""Takes a query that is not empty."""
+Pairs = tuple[tuple[str, str], ...]
+LONGEST_KEPT = 256
 
 
 def query_check(dependant: Dependant) -> Check | None:
@@ -26,11 +29,8 @@ def query_check(dependant: Dependant) -> Check | None:
     known = frozenset(name for field in fields for name in (field.alias, field.validation_alias) if name)
     repeatable = frozenset(field.alias for field in fields if field_annotation_is_sequence(field.field_info.annotation))
 
-    def check(request: Request) -> None:
-        raw = request.scope["query_string"]
-        if not raw:
-            return
-        given = Counter(name for name, _ in parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+    def check(query: bytes) -> None:
+        given = Counter(name for name, _ in parsed_query(query))
         errors = [
             _error(name, "extra_forbidden", "Extra inputs are not permitted") for name in given if name not in known
         ]
@@ -43,6 +43,18 @@ def query_check(dependant: Dependant) -> Check | None:
             raise RequestValidationError(errors)
 
     return check
+
+
+def parsed_query(query: bytes) -> Pairs:
+    """As Starlette reads it. Short ones are the same again and again."""
+    return _parsed_once(query) if len(query) <= LONGEST_KEPT else _parsed(query)
+
+
+def _parsed(query: bytes) -> Pairs:
+    return tuple(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+
+
+_parsed_once = lru_cache(maxsize=1024)(_parsed)
 
 
 def _declared(dependant: Dependant) -> Iterator[ModelField]:

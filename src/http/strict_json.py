@@ -17,10 +17,10 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 def strict_request(request: Request) -> Request:
     """The same request, whose `json()` refuses what is not JSON."""
-    return _StrictRequest(request.scope, request.receive, request._send)  # noqa: SLF001 - as FastAPI's custom request classes do
+    return StrictRequest(request.scope, request.receive, request._send)  # noqa: SLF001 - as FastAPI's custom request classes do
 
 
-class _StrictRequest(Request):
+class StrictRequest(Request):
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
             self._json = strict_json(await self.body())

@@ -3,10 +3,10 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, update
+from sqlalchemy import ColumnElement, bindparam, delete, literal, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,7 +14,9 @@ from sqlmodel import col, select
 
 from src.exceptions import BusinessException
 from src.idempotency.models import IdempotencyRecord
+from src.mixins import utc_now
 from src.shared.errors import ErrorCode
+from src.shared.lane import Prepared, dialect_of, fetch_all, prepared, table_of
 
 KEPT_FOR: Final = timedelta(hours=24)
 _LOCK_NOT_AVAILABLE: Final = "55P03"
@@ -49,18 +51,22 @@ async def claim(session: AsyncSession, wanted: Claim) -> Answer | None:
 
     Refused: IDEMPOTENCY_KEY_REUSED for another body, IDEMPOTENCY_IN_PROGRESS when the first one does not end in time.
     """
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    row = insert(IdempotencyRecord).values(
-        principal=wanted.principal, route=wanted.route, key=wanted.key, fingerprint=wanted.fingerprint
-    )
     try:
         # Waits for whoever claimed it and has not committed yet, as long as a lock may take.
-        claimed = await session.execute(row.on_conflict_do_nothing().returning(col(IdempotencyRecord.key)))
+        claimed = await fetch_all(
+            session,
+            _CLAIM[dialect_of(session)],
+            claims_principal=wanted.principal,
+            claims_route=wanted.route,
+            claims_key=wanted.key,
+            claims_fingerprint=wanted.fingerprint,
+            claims_created_at=utc_now(),
+        )
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
             raise BusinessException(ErrorCode.IDEMPOTENCY_IN_PROGRESS, data={"retry_after_seconds": 1}) from None
         raise
-    if claimed.scalar_one_or_none() is not None:
+    if claimed:
         return None
     return await _answer(session, wanted)
 
@@ -76,11 +82,39 @@ async def _answer(session: AsyncSession, wanted: Claim) -> Answer | None:
 
 
 async def keep(session: AsyncSession, claimed: Claim, answer: Answer) -> None:
-    await session.execute(
-        update(IdempotencyRecord)
-        .where(*_same(claimed))
-        .values(status=answer.status, media_type=answer.media_type, answer=answer.body)
+    await fetch_all(
+        session,
+        _KEEP,
+        its_principal=claimed.principal,
+        its_route=claimed.route,
+        its_key=claimed.key,
+        its_status=answer.status,
+        its_media_type=answer.media_type,
+        its_answer=answer.body,
     )
+
+
+_RECORDS = table_of(IdempotencyRecord)
+
+
+def _claim(insert: Any) -> Prepared:  # Any: a dialect's own `insert`, and below what SQL takes as a value
+    given: dict[str, Any] = {
+        name: bindparam(f"claims_{name}") for name in ("principal", "route", "key", "fingerprint", "created_at")
+    }
+    row = insert(_RECORDS).values(given | {"media_type": literal(""), "answer": literal(b"")})
+    return prepared(row.on_conflict_do_nothing().returning(_RECORDS.c.key))
+
+
+_CLAIM: Final = {"postgresql": _claim(postgresql.insert), "sqlite": _claim(sqlite.insert)}
+_KEEP: Final = prepared(
+    update(_RECORDS)
+    .where(
+        _RECORDS.c.principal == bindparam("its_principal"),
+        _RECORDS.c.route == bindparam("its_route"),
+        _RECORDS.c.key == bindparam("its_key"),
+    )
+    .values(status=bindparam("its_status"), media_type=bindparam("its_media_type"), answer=bindparam("its_answer"))
+)
 
 
 def _same(wanted: Claim) -> tuple[ColumnElement[bool], ...]:

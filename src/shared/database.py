@@ -3,9 +3,10 @@
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any
 
 import asyncpg
@@ -15,12 +16,15 @@ from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Mapper, ORMExecuteState, QueryableAttribute, Session
+from sqlalchemy.orm import Mapper, ORMExecuteState, QueryableAttribute
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlalchemy.util import await_only
 from sqlmodel import SQLModel
 
 from src.config import Settings, get_settings
+from src.shared.inline import inline_context
+from src.shared.lane import LaneSession, open_lane
+from src.shared.watching import WatchedSession, settle, watch_writes
 
 # Alembic can only drop or alter what has a name, on SQLite above all.
 SQLModel.metadata.naming_convention = {
@@ -36,19 +40,22 @@ def metadata() -> MetaData:
     return SQLModel.metadata
 
 
-class _OrderedSession(Session):
+class _OrderedSession(WatchedSession):
     """A part of a result has an order: without one, pages overlap and miss rows."""
 
 
 @event.listens_for(_OrderedSession, "do_orm_execute")
 def _order_parts(executed: ORMExecuteState) -> None:
-    statement = executed.statement
-    if (
-        isinstance(statement, Select)
-        and statement._has_row_limiting_clause  # noqa: SLF001 - no public way to ask
-        and not (statement._order_by_clauses or statement._group_by_clauses or statement._distinct)  # noqa: SLF001 - as above
+    if isinstance(executed.statement, Select):
+        executed.statement = _ordered(executed.statement)
+
+
+def _ordered(statement: Select[Any]) -> Select[Any]:  # Any: of whatever is selected
+    if statement._has_row_limiting_clause and not (  # noqa: SLF001 - no public way to ask
+        statement._order_by_clauses or statement._group_by_clauses or statement._distinct  # noqa: SLF001 - as above
     ):
-        executed.statement = statement.order_by(*_primary_keys(statement))
+        return statement.order_by(*_primary_keys(statement))
+    return statement
 
 
 def _primary_keys(statement: Select[Any]) -> Iterator[QueryableAttribute[Any]]:  # Any: of whatever is selected
@@ -66,20 +73,33 @@ def _primary_keys(statement: Select[Any]) -> Iterator[QueryableAttribute[Any]]: 
 
 
 _engine: AsyncEngine | None = None
-_open_session: async_sessionmaker[AsyncSession] | None = None
+_open_session: Callable[[], AsyncSession] | None = None
 
 
 def get_engine() -> AsyncEngine:
     """The engine of the process, opened on first use from its settings."""
     global _engine, _open_session  # noqa: PLW0603 - one engine a process, as its settings are
     if _engine is None:
-        _engine = create_engine(get_settings())
+        settings = get_settings()
+        _engine = create_engine(settings)
+        _open_session = _session_maker(_engine, settings)
+    return _engine
+
+
+def _session_maker(engine: AsyncEngine, settings: Settings) -> Callable[[], AsyncSession]:
+    # Without prepared statements a pooler is in between, which lends a connection for a transaction: begin one.
+    if settings.db.data_lane and settings.db.prepared_statements:
+        opened = open_lane(engine, _OrderedSession, _ordered)
+        if opened is not None:
+            return opened
+    return async_sessionmaker(
+        engine,
+        sync_session_class=_OrderedSession,
+        expire_on_commit=False,
         # A closed session stays closed: a stream that outlives its request opens `transaction()` itself,
         # where a session that silently began again would never commit.
-        _open_session = async_sessionmaker(
-            _engine, sync_session_class=_OrderedSession, expire_on_commit=False, close_resets_only=False
-        )
-    return _engine
+        close_resets_only=False,
+    )
 
 
 async def close_engine() -> None:
@@ -89,25 +109,51 @@ async def close_engine() -> None:
         await engine.dispose()
 
 
-@asynccontextmanager
-async def transaction() -> AsyncIterator[AsyncSession]:
+def transaction() -> AbstractAsyncContextManager[AsyncSession]:
     """One unit of work: committed at the end of the block, rolled back when the block raises.
 
     For jobs, scripts, streams, background tasks, and for what must survive a refusal. On SQLite a second writer
     waits for the first: inside a request, run it before the request's own session writes.
     """
-    get_engine()
-    assert _open_session is not None
-    async with _open_session() as session:
+    return _Transaction()
+
+
+class _Transaction:
+    """Not a generator: most requests use no session, and should not pay for one."""
+
+    __slots__ = ("_session",)
+
+    async def __aenter__(self) -> AsyncSession:
+        return self.open()
+
+    def open(self) -> AsyncSession:
+        if _open_session is None:
+            get_engine()
+        assert _open_session is not None
         # Not `session.begin()`: under it, the `await session.commit()` that people bring along would forbid all that follows.
+        self._session = _open_session()
+        return self._session
+
+    def end_unused(self) -> bool:
+        return isinstance(self._session, LaneSession) and self._session.end_unused()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        session = self._session
         try:
-            yield session
-        except BaseException:
-            await session.rollback()
-            raise
-        await session.commit()
+            if kind is None:
+                await session.commit()
+            else:
+                await session.rollback()
+        finally:
+            await session.__aexit__(kind, error, traceback)  # it closes, even when the task is cancelled meanwhile
+        # A refusal too: what the session had committed on its own before is told by it.
+        if kind is None or issubclass(kind, Exception):
+            await settle(session)
 
 
+@inline_context(_Transaction)
 async def _request_session() -> AsyncIterator[AsyncSession]:
     async with transaction() as session:
         yield session
@@ -158,9 +204,10 @@ def is_outage(error: BaseException) -> bool:
 
 def create_engine(settings: Settings) -> AsyncEngine:
     url = database_url(settings)
-    if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(url, settings)
-    return _postgres_engine(url, settings)
+    sqlite = url.get_backend_name() == "sqlite"
+    engine = _sqlite_engine(url, settings) if sqlite else _postgres_engine(url, settings)
+    watch_writes(engine, lease_seconds=settings.auth.principal_cache_seconds)
+    return engine
 
 
 def database_url(settings: Settings) -> URL:

@@ -67,6 +67,14 @@ async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
     return (await session.execute(select(User).where(User.email_key == email_key(email)))).scalar_one_or_none()
 
 
+async def get_user_by_email(session: AsyncSession, email: str) -> User:
+    """Refused: USER_NOT_FOUND."""
+    user = await find_user_by_email(session, email)
+    if user is None:
+        raise BusinessException(ErrorCode.USER_NOT_FOUND)
+    return user
+
+
 async def get_user(session: AsyncSession, user_id: UUID) -> User:
     user = await session.get(User, user_id)
     if user is None or user.deleted_at is not None:

@@ -134,3 +134,28 @@ def test_two_workers_serve_one_database(valkey_url: str) -> None:
         drop_database(url)
 
     assert answers == [200] * 20
+
+
+def test_roles_and_access_are_taken_away(url: str, tmp_path: Path) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_command(*arguments, env={"DB__URL": url}, cwd=tmp_path, stdin=f"{PASSWORD}\n")
+
+    for email in ("one@example.com", "two@example.com"):
+        assert command("create-admin", "--email", email).returncode == 0
+
+    demoted = command("set-roles", "--email", "one@example.com", "--role", "user")
+    assert (demoted.returncode, demoted.stdout) == (0, "one@example.com has user\n"), demoted.stderr
+    again = command("set-roles", "--email", "ONE@example.com", "--role", "user", "--role", "admin")
+    assert (again.returncode, again.stdout) == (0, "ONE@example.com has user, admin\n"), again.stderr
+    disabled = command("deactivate", "--email", "one@example.com")
+    assert (disabled.returncode, disabled.stdout) == (0, "one@example.com is disabled\n"), disabled.stderr
+
+    for refused, code in (
+        (command("set-roles", "--email", "two@example.com"), "LAST_ADMIN"),
+        (command("deactivate", "--email", "two@example.com"), "LAST_ADMIN"),
+        (command("set-roles", "--email", "two@example.com", "--role", "nothing"), "ROLE_NOT_FOUND"),
+        (command("deactivate", "--email", "nobody@example.com"), "USER_NOT_FOUND"),
+    ):
+        assert refused.returncode == 1
+        assert f"({code})" in refused.stderr
+        assert "Traceback" not in refused.stderr

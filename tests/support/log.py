@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import time_ns
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -75,17 +76,7 @@ def log_access(  # noqa: PLR0913 - the columns of the line
     client: str | None = "192.0.2.1",
     size: int | None = 12,
 ) -> None:
-    log.log_access(
-        method=method,
-        route=route,
-        path=path,
-        status=200,
-        duration_ms=1.23456,
-        request_id=request_id,
-        user_id=user_id,
-        client=client,
-        size=size,
-    )
+    log.log_access((time_ns(), method, route, path, 200, 1.23456, request_id, user_id, client, size))
 
 
 def fail(error: Exception) -> NoReturn:

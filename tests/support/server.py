@@ -19,7 +19,10 @@ SERVICE = "src.main:app"
 START_SECONDS = 30
 STOP_SECONDS = 25
 # What a process needs from its surroundings. Settings of the developer's shell (DB__URL, APP__ENV, …) stay outside.
-INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+INHERITED = (
+    *("PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "LANG", "LC_ALL"),
+    *("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"),
+)
 
 
 class ServerError(AssertionError):
@@ -133,7 +136,21 @@ def run_command(
 
 def child_environment(env: Mapping[str, str] | None) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return inherited | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1", "APP__ENV": "test"} | dict(env or {})
+    ours = {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1", "APP__ENV": "test"}
+    return inherited | ours | shortcuts() | dict(env or {})
+
+
+def shortcuts() -> dict[str, str]:
+    """Settings of a run with TEST_SHORTCUTS=off: all that is there for speed alone is switched off, nothing may change."""
+    return _SHORTCUTS_OFF if os.environ.get("TEST_SHORTCUTS") == "off" else {}
+
+
+_SHORTCUTS_OFF = {
+    "HTTP__COMPILED_ROUTES": "false",
+    "DB__DATA_LANE": "false",
+    "AUTH__PRINCIPAL_CACHE_SECONDS": "0",
+    "CACHE__LOCAL_SECONDS": "0",
+}
 
 
 def _command(app: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""SQL on a test database, beside the service: what a test plants, and what it reads back."""
+"""SQL on a test database, beside the service: what a test plants, and what it reads back.
+
+Watched as the service's own is, so that what is planted counts for the next request.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Executable, NullPool, Row, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from src.shared.watching import watch_writes
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
@@ -17,6 +22,7 @@ def execute(url: str, statement: Executable) -> Sequence[Row[Any]]:  # Any: colu
     async def run() -> Sequence[Row[Any]]:  # Any: as above
         parsed = make_url(url)
         engine = create_async_engine(parsed.set(drivername=_DRIVERS[parsed.get_backend_name()]), poolclass=NullPool)
+        watch_writes(engine, lease_seconds=1)
         try:
             async with engine.begin() as connection:
                 result = await connection.execute(statement)

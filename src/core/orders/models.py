@@ -1,6 +1,5 @@
 """Tables of orders and their lines."""
 
-import secrets
 from enum import StrEnum
 from uuid import UUID
 
@@ -8,7 +7,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, Enum, Index
 from sqlmodel import Field, SQLModel
 
 from src.mixins import TimestampMixin
-from src.shared.types import new_id
+from src.shared.types import new_id, random_bits
 
 # Crockford's base 32: no letter that is read as a digit.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -21,7 +20,8 @@ class OrderStatus(StrEnum):
 
 def new_order_number() -> str:
     """50 random bits: a number that counts would tell customers how much is sold."""
-    digits = "".join(secrets.choice(_ALPHABET) for _ in range(10))
+    bits = random_bits()
+    digits = "".join([_ALPHABET[bits >> shift & 31] for shift in range(0, 50, 5)])
     return f"{digits[:5]}-{digits[5:]}"
 
 

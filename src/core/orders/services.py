@@ -4,12 +4,14 @@ from collections import Counter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import bindparam, column, func, insert
+from sqlalchemy import select as select_columns
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from src.core.orders.models import Order, OrderLine, OrderStatus
+from src.core.orders.models import Order, OrderLine, OrderStatus, new_order_number
 from src.core.orders.schemas import (
     OrderFilters,
     OrderItemResponse,
@@ -20,7 +22,10 @@ from src.core.orders.schemas import (
 )
 from src.core.products import services as products
 from src.exceptions import BusinessException
+from src.mixins import utc_now
 from src.shared.errors import ErrorCode
+from src.shared.lane import dialect_of, fetch_all, prepared, table_of
+from src.shared.types import new_id
 
 TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
     OrderStatus.PLACED: frozenset({OrderStatus.CANCELLED}),
@@ -65,22 +70,63 @@ async def place_order(session: AsyncSession, request: PlaceOrderRequest, *, cust
     total_minor = sum(line.unit_price_minor * line.quantity for line in reserved)
     if request.expected_total_minor not in (None, total_minor):
         raise BusinessException(ErrorCode.ORDER_TOTAL_CHANGED, data={"total_minor": total_minor})
-    order = Order(customer_id=customer_id, total_minor=total_minor, currency=currencies[0])
-    session.add(order)
-    await session.flush()
+    return await _store(session, customer_id, total_minor, currencies[0], reserved)
+
+
+async def _store(
+    session: AsyncSession, customer_id: UUID, total_minor: int, currency: str, reserved: list[products.ReservedLine]
+) -> OrderResponse:
+    now = utc_now()
+    order = {
+        "id": new_id(),
+        "number": new_order_number(),
+        "customer_id": customer_id,
+        "status": OrderStatus.PLACED,
+        "total_minor": total_minor,
+        "currency": currency,
+        "version": 1,
+        "created_at": now,
+        "updated_at": now,
+    }
     lines = [
-        OrderLine(
-            order_id=order.id,
-            product_id=line.product_id,
-            sku=line.sku,
-            name=line.name,
-            unit_price_minor=line.unit_price_minor,
-            quantity=line.quantity,
-        )
+        {
+            "product_id": line.product_id,
+            "sku": line.sku,
+            "name": line.name,
+            "unit_price_minor": line.unit_price_minor,
+            "quantity": line.quantity,
+        }
         for line in reserved
     ]
-    session.add_all(lines)
-    return _letter(order, lines)
+    if dialect_of(session) == "postgresql":
+        given = {f"order_{name}": value for name, value in order.items()}
+        given |= {f"line_{name}": [line[name] for line in lines] for name in _LINE}
+        await fetch_all(session, _PLACE, **given)
+    else:
+        await session.execute(insert(_ORDER_TABLE), order)
+        await session.execute(insert(_LINE_TABLE), [line | {"order_id": order["id"]} for line in lines])
+    return OrderResponse(**order, items=[OrderItemResponse(**line) for line in lines])
+
+
+_ORDER_TABLE, _LINE_TABLE = table_of(Order), table_of(OrderLine)
+_LINE = [each.name for each in _LINE_TABLE.columns if each.name != "order_id"]
+_placed = (
+    insert(_ORDER_TABLE)
+    .values({each.name: bindparam(f"order_{each.name}", type_=each.type) for each in _ORDER_TABLE.columns})
+    .returning(_ORDER_TABLE.c.id)
+    .cte("placed")
+)
+_items = (
+    func.unnest(*(bindparam(f"line_{name}", type_=ARRAY(_LINE_TABLE.c[name].type)) for name in _LINE))
+    .table_valued(*(column(name, _LINE_TABLE.c[name].type) for name in _LINE), name="items")
+    .render_derived(name="items")
+)
+# The order and its lines in one statement: a foreign key is looked at when the statement ends.
+_PLACE = prepared(
+    insert(_LINE_TABLE)
+    .from_select(["order_id", *_LINE], select_columns(_placed.c.id, *(_items.c[name] for name in _LINE)))
+    .add_cte(_placed)
+)
 
 
 async def get_order(session: AsyncSession, order_id: UUID, *, visible_to: UUID | None) -> OrderResponse:

@@ -5,7 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Update,
+    Uuid,
+    any_,
+    bindparam,
+    column,
+    func,
+    or_,
+    update,
+)
+from sqlalchemy import select as select_columns
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -22,6 +35,7 @@ from src.core.products.schemas import (
 )
 from src.exceptions import BusinessException
 from src.shared.errors import ErrorCode
+from src.shared.lane import dialect_of, fetch_all, prepared, table_of
 
 _ORDERS: dict[str, tuple[Any, ...]] = {  # Any: columns of several types
     "created_at": (col(Product.created_at), col(Product.id)),
@@ -176,37 +190,68 @@ async def reserve_stock(session: AsyncSession, lines: Iterable[StockLine]) -> li
 
     Refused: PRODUCT_NOT_FOUND, PRODUCT_NOT_FOR_SALE, PRODUCT_OUT_OF_STOCK (`data.items` lists every short line).
     """
-    reserved, short = [], []
     # In id order, so that two baskets with the same goods queue up instead of deadlocking.
-    for line in sorted(lines, key=lambda line: line.product_id):
-        taken = await _reserve(session, line)
-        if taken is None:
-            short.append(await _shortage(session, line))
-        else:
-            reserved.append(taken)
+    wanted = sorted(lines, key=lambda line: line.product_id)
+    taken = {row[0]: ReservedLine(*row) for row in await _take(session, wanted)}
+    short = [await _shortage(session, line) for line in wanted if line.product_id not in taken]
     if short:
         raise BusinessException(ErrorCode.PRODUCT_OUT_OF_STOCK, data={"items": short})
-    return reserved
+    return [taken[line.product_id] for line in wanted]
 
 
-async def _reserve(session: AsyncSession, line: StockLine) -> ReservedLine | None:
+_PRODUCTS = table_of(Product)
+_TAKEN = (_PRODUCTS.c.id, _PRODUCTS.c.sku, _PRODUCTS.c.name, _PRODUCTS.c.price_minor, _PRODUCTS.c.currency)
+
+
+def _takes(quantity: ColumnElement[int]) -> Update:
     # Decided in the database: between a look and a write, somebody else buys.
-    row = (
-        await session.execute(
-            update(Product)
-            .where(
-                col(Product.id) == line.product_id,
-                col(Product.status) == ProductStatus.ACTIVE,
-                line.quantity <= _AVAILABLE,
-            )
-            .values(reserved=col(Product.reserved) + line.quantity, updated_at=col(Product.updated_at))
-            .returning(col(Product.sku), col(Product.name), col(Product.price_minor), col(Product.currency))
+    return (
+        update(_PRODUCTS)
+        .where(
+            _PRODUCTS.c.status == ProductStatus.ACTIVE,
+            quantity <= _PRODUCTS.c.on_hand - _PRODUCTS.c.reserved,
         )
-    ).one_or_none()
-    if row is None:
-        return None
-    sku, name, price_minor, currency = row
-    return ReservedLine(line.product_id, sku, name, price_minor, currency, line.quantity)
+        .values(reserved=_PRODUCTS.c.reserved + quantity, updated_at=_PRODUCTS.c.updated_at)
+        .returning(*_TAKEN, quantity.label("quantity"))
+    )
+
+
+_TAKE_ONE = prepared(
+    _takes(bindparam("quantity", type_=BigInteger)).where(_PRODUCTS.c.id == bindparam("product_id", type_=Uuid))
+)
+_product_ids, _quantities = (
+    bindparam("product_ids", type_=ARRAY(Uuid)),
+    bindparam("quantities", type_=ARRAY(BigInteger)),
+)
+_wanted = (
+    func.unnest(_product_ids, _quantities)
+    .table_valued(column("product_id", Uuid), column("quantity", BigInteger))
+    .render_derived(name="wanted")
+)
+# An UPDATE locks in the order in which it finds its rows, whatever that is.
+_locked = (
+    select_columns(_PRODUCTS.c.id)
+    .where(_PRODUCTS.c.id == any_(_product_ids))
+    .order_by(_PRODUCTS.c.id)
+    .with_for_update(key_share=True)
+    .subquery("locked")
+)
+_TAKE_MANY = prepared(
+    _takes(_wanted.c.quantity).where(_PRODUCTS.c.id == _locked.c.id, _wanted.c.product_id == _locked.c.id)
+)
+
+
+async def _take(
+    session: AsyncSession, lines: Sequence[StockLine]
+) -> list[tuple[Any, ...]]:  # Any: columns of several types
+    """Of those that can be had."""
+    if len(lines) > 1 and dialect_of(session) == "postgresql":
+        ids, quantities = [line.product_id for line in lines], [line.quantity for line in lines]
+        return list(await fetch_all(session, _TAKE_MANY, product_ids=ids, quantities=quantities))
+    taken: list[tuple[Any, ...]] = []  # Any: as above
+    for line in lines:
+        taken += await fetch_all(session, _TAKE_ONE, product_id=line.product_id, quantity=line.quantity)
+    return taken
 
 
 async def _shortage(session: AsyncSession, line: StockLine) -> dict[str, str | int]:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
-from uuid import UUID
 
 from loguru import logger
 
@@ -20,13 +19,14 @@ from src.config import Settings
 from src.shared.logging.capture import failure, plain
 from src.shared.logging.context import RequestContext, current_request, enter_request, leave_request
 from src.shared.logging.interception import intercept
-from src.shared.logging.lines import MAX_FIELDS, Event, json_line, text_line
-from src.shared.logging.writer import Writer, output
+from src.shared.logging.lines import MAX_FIELDS, AccessLine, Event, json_line, text_line
+from src.shared.logging.writer import CHUNK_BYTES, LONE_CHUNK_BYTES, Writer, output
 
 if TYPE_CHECKING:
     from loguru import Record
 
 __all__ = [
+    "AccessLine",
     "RequestContext",
     "current_request",
     "enter_request",
@@ -36,8 +36,6 @@ __all__ = [
     "shut_down_logging",
 ]
 
-MAX_PATH = 512
-MAX_METHOD = 16
 _LOGURU_DEFAULT = 0
 
 _writer: Writer | None = None
@@ -52,7 +50,8 @@ def set_up_logging(settings: Settings, stream: TextIO | None = None) -> None:
     shut_down_logging()
     stream = sys.stdout if stream is None else stream
     render = json_line if settings.json_logs else partial(text_line, colour=_is_colourful(stream))
-    _writer = Writer(render, output(stream))
+    alone = settings.http.workers == 1
+    _writer = Writer(render, output(stream), LONE_CHUNK_BYTES if alone else CHUNK_BYTES)
     level = logger.level(settings.log.level).no
     _access_writer = _writer if level <= logger.level("INFO").no else None
     with suppress(ValueError):  # somebody removed it already
@@ -77,34 +76,10 @@ def shut_down_logging() -> None:
         _writer.stop()
 
 
-def log_access(  # noqa: PLR0913 - the columns of the line
-    *,
-    method: str,
-    route: str | None,
-    path: str,
-    status: int,
-    duration_ms: float,
-    request_id: str,
-    user_id: UUID | str | None,
-    client: str | None,
-    size: int | None,
-) -> None:
-    """Record a request that has been answered. `path` is without its query; `size` is the body's, in bytes."""
+def log_access(line: AccessLine) -> None:
+    """Record a request that has been answered; its path is without the query."""
     if _access_writer is not None:
-        _access_writer.put(
-            (
-                time.time_ns(),
-                method[:MAX_METHOD],
-                route,
-                path[:MAX_PATH],
-                status,
-                duration_ms,
-                request_id,
-                user_id,
-                client,
-                size,
-            )
-        )
+        _access_writer.put(line)
 
 
 def _is_colourful(stream: TextIO | None) -> bool:

@@ -13,6 +13,8 @@ from src.shared.logging.redaction import REDACTED, is_secret_name, redact_text
 MAX_LINE_BYTES = 8192  # with its line end
 MAX_FIELDS = 64
 MAX_NAME = 64
+MAX_METHOD = 16
+MAX_PATH = 512
 MIN_SECRET = 4
 # A bound field that has one of these names is written with an underscore behind it.
 CORE_FIELDS = frozenset({"time", "level", "message", "logger", "request_id", "user_id", "exception", "truncated"})
@@ -41,8 +43,7 @@ Render = Callable[[Line], bytes]
 
 
 def json_line(line: Line) -> bytes:
-    text = _json_event(line) if isinstance(line, Event) else _json_access(line)
-    return text.encode("ascii") + b"\n"
+    return _json_access(line) if type(line) is tuple else _json_event(line).encode("ascii") + b"\n"  # type: ignore[arg-type] # an Event is no plain tuple
 
 
 def text_line(line: Line, *, colour: bool = False) -> bytes:
@@ -99,16 +100,24 @@ def _json_event(event: Event) -> str:
     return _to_json({**_shortened(core, 64), "truncated": True})
 
 
-def _json_access(line: AccessLine) -> str:
+def _json_access(line: AccessLine) -> bytes:
     time_ns, method, route, path, status, duration_ms, request_id, user_id, client, size = line
+    if len(path) > MAX_PATH or len(method) > MAX_METHOD:
+        return _json_access(_cut_access(line))
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    shown_id = f'"{request_id}"' if request_id.isalnum() and request_id.isascii() else _to_json(_no_surrogates(request_id))
     user = "" if user_id is None else f',"user_id":{_repeated(user_id)}'
     who = "" if client is None else f',"client":{_repeated(client)}'
     end = "" if size is None else f',"bytes":{size}'
     text = (
-        f'{{"time":"{_iso(time_ns)}{_access_head(method, route, status)}{_to_json(_no_surrogates(request_id))}{user}'
-        f',"path":{_repeated(path)},"duration_ms":{duration_ms:.3f}{who}{end}}}'
+        f'{{"time":"{_second(seconds)}.{rest // 1000:06d}Z{_access_head(method, route, status)}{shown_id}{user}'
+        f',"path":{_repeated(path)},"duration_ms":{duration_ms:.3f}{who}{end}}}\n'
     )
-    return text if len(text) < MAX_LINE_BYTES else _json_event(_access_event(line))
+    return text.encode("ascii") if len(text) <= MAX_LINE_BYTES else _json_event(_access_event(line)).encode("ascii") + b"\n"
+
+
+def _cut_access(line: AccessLine) -> AccessLine:
+    return (line[0], line[1][:MAX_METHOD], line[2], line[3][:MAX_PATH], *line[4:])
 
 
 @lru_cache(maxsize=1024)
@@ -136,7 +145,7 @@ def _access_message(method: str, place: str | None, status: int) -> str:
 
 def _access_event(line: AccessLine, *, for_people: bool = False) -> Event:
     """The same line in the general form, for a reader's eyes or when it is too long."""
-    time_ns, method, route, path, status, duration_ms, request_id, user_id, client, size = line
+    time_ns, method, route, path, status, duration_ms, request_id, user_id, client, size = _cut_access(line)
     fields: dict[str, Plain] = {"method": method, "route": route, "status": status, "path": path}
     message = _access_message(method, route, status)
     if for_people:

@@ -1,0 +1,117 @@
+"""Guard, proxies and limits in one pass, for requests that a compiled route answers.
+
+Whatever is not the plain case (another route, a team's middleware, a refusal, an exception) takes the way through the
+classes of `middleware.py`; what they add to an answer, and what they write down of it, is the same here.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+from typing import Final
+
+from starlette.responses import Response as RawResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from src.http.compiled import OUTCOME, CompiledRoutes, enter
+from src.http.errors import code_response
+from src.http.middleware import (
+    REQUEST_ID,
+    SECURITY_HEADERS,
+    CountedBody,
+    Guarded,
+    Limits,
+    Proxies,
+    log_request,
+    request_id,
+    unsendable,
+)
+from src.shared.errors import ErrorCode
+from src.shared.logging import RequestContext, enter_request, leave_request
+
+RESPOND: Final = "undercroft.respond"
+"""Where our own server leaves, in a scope, a way to write a whole answer at once: status, header block, body.
+False says that it must go the usual way."""
+Respond = Callable[[int, bytes, bytes], bool]
+
+_JSON = (b"content-type", b"application/json")
+_HEAD = b"content-length: %d\r\ncontent-type: application/json\r\nx-request-id: %b\r\n" + b"".join(
+    b"%b: %b\r\n" % header for header in SECURITY_HEADERS
+)
+
+
+class Front:
+    """Before the whole stack, which is `ordinary`; its `limits` and `proxies` are ours too."""
+
+    def __init__(self, ordinary: ASGIApp, routes: CompiledRoutes, limits: Limits, proxies: Proxies) -> None:
+        self._ordinary = ordinary
+        self._routes = routes
+        self._limits = limits
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._routes.find(scope) if scope["type"] == "http" else None
+        if found is None or found[0].sends or self._limits.refusal(scope) is not None:
+            await self._ordinary(scope, receive, send)
+            return
+        started = perf_counter()
+        compiled, entry, values = found
+        limits = self._limits
+        self._proxies.believe(scope)
+        enter(scope, entry, values)
+        own_id = scope[REQUEST_ID] = request_id(scope)
+        context = RequestContext(own_id)
+        token = enter_request(context)
+        limits.under_way += 1
+        deadline = limits.deadlines.start()
+        status = size = 0
+        try:
+            body = CountedBody(receive, limits.max_body_bytes) if compiled.reads else receive
+            outcome = await compiled.call(scope, body, send, values)
+            limits.deadlines.end(deadline)
+            if type(outcome) is bytes:
+                status, size = compiled.status, len(outcome)
+            elif type(outcome) is tuple:
+                status, outcome = outcome
+                size = len(outcome)
+            else:
+                guarded = Guarded(scope, send, own_id)
+                if not _only_sends(outcome):
+                    scope[OUTCOME], outcome = outcome, limits.within_deadline
+                await guarded.answer(outcome, receive)
+                status, size = guarded.status, guarded.size
+                return
+            respond: Respond | None = scope.get(RESPOND)
+            if respond is not None and respond(status, _HEAD % (size, own_id.encode()), outcome):
+                return
+            headers = [(b"content-length", b"%d" % size), _JSON, (b"x-request-id", own_id.encode()), *SECURITY_HEADERS]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": outcome})
+        except asyncio.CancelledError:
+            if not deadline.passed():
+                raise
+            guarded = Guarded(scope, send, own_id)
+            await guarded.answer(code_response(scope, ErrorCode.DEADLINE_EXCEEDED), receive)
+            status, size = guarded.status, guarded.size
+        except Exception as error:  # noqa: BLE001 - told where FastAPI's own path tells it: at its router, to the same handlers
+            if status:
+                return  # the connection broke while the answer was sent
+            limits.deadlines.end(deadline)
+            scope[OUTCOME] = error
+            guarded = Guarded(scope, send, own_id)
+            await guarded.answer(limits.within_deadline, receive)
+            status, size = guarded.status, guarded.size
+        finally:
+            limits.deadlines.end(deadline)
+            limits.under_way -= 1
+            log_request(scope, context, entry.path, started, status, size)
+            leave_request(token)
+
+
+def _only_sends(response: RawResponse) -> bool:
+    """Whether nothing can go wrong with it any more: no stream, no file, no background task, no broken header."""
+    return (
+        type(response).__call__ is RawResponse.__call__
+        and response.background is None
+        and hasattr(response, "body")
+        and not unsendable(response.raw_headers)
+    )

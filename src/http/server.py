@@ -1,0 +1,193 @@
+"""uvicorn, started with limits that match ours, and its protocol class with less work per request.
+
+The class writes an answer that is finished at once (`RESPOND`), and has one timer a connection for idle clients instead
+of one a request. Everything else is uvicorn's; with a version of it that we do not know its own class serves.
+"""
+
+import asyncio
+from collections import deque
+from importlib.metadata import version
+from typing import Any, Final, Literal
+
+from loguru import logger
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from src.config import Settings
+from src.http.front import RESPOND
+
+KNOWN_UVICORN: Final = "0.54."
+
+
+def server_options(settings: Settings) -> dict[str, Any]:  # Any: uvicorn's arguments
+    """For `uvicorn.run`."""
+    http = settings.http
+    return {
+        "host": http.host,
+        "port": http.port,
+        "workers": http.workers,
+        "http": _protocol(settings),
+        "log_config": None,
+        "access_log": False,
+        # Its own default believes X-Forwarded-* from loopback; ours believes those who are named.
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": int(http.shutdown_seconds),
+        "lifespan": "on",
+    }
+
+
+def _protocol(settings: Settings) -> str | type[asyncio.Protocol]:
+    if not settings.http.compiled_routes:
+        return "auto"
+    if not version("uvicorn").startswith(KNOWN_UVICORN):
+        logger.bind(uvicorn=version("uvicorn")).warning("uvicorn's own protocol class serves: this version is not known")
+        return "auto"
+    return QuickProtocol
+
+
+class QuickProtocol(HttpToolsProtocol):
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # Any: uvicorn's own
+        super().__init__(*arguments, **named)
+        self._idle_since: float | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._default_headers: tuple[object, bytes] = (None, b"")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        super().connection_lost(exc)
+
+    # One timer a connection. uvicorn sets and cancels one with each request, which costs more than looking at a clock.
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is None or self.transport.is_closing():
+            return  # at work: what ends the answer sets the timer again
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._close_if_idle)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def on_headers_complete(self) -> None:
+        scope, url = self.scope, self.url
+        if (
+            self.limit_concurrency is not None
+            or self.root_path
+            or b"%" in url
+            or b"#" in url
+            or url[:1] != b"/"
+            or url[:2] == b"//"
+            or self.parser.should_upgrade()
+            or self.parser.get_http_version() != "1.1"
+        ):
+            super().on_headers_complete()
+            return
+        path, _, query = url.partition(b"?")
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["path"] = path.decode("ascii")
+        scope["raw_path"] = path
+        scope["query_string"] = query
+        existing = self.cycle
+        cycle = self.cycle = QuickCycle(self)
+        if existing is None or existing.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if not isinstance(cycle, QuickCycle) or self.config.reset_contextvars:
+            super()._start_asgi_task(cycle, app)
+            return
+        # The cycle takes itself out of the set at its end: a callback would go once more through the event loop.
+        cycle.task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(cycle.task)
+
+    def default_header_block(self) -> bytes:
+        """The date, above all: the same for a second."""
+        headers = self.server_state.default_headers
+        if self._default_headers[0] is not headers:
+            self._default_headers = headers, b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._default_headers[1]
+
+
+class _Signal(asyncio.Event):
+    """An event that most requests only set: nobody waits for the body of a GET."""
+
+    def __init__(self) -> None:
+        self._waiters = ()  # type: ignore[assignment] # made when somebody waits
+        self._value = False
+
+    async def wait(self) -> Literal[True]:
+        if not self._value and self._waiters == ():
+            self._waiters = deque()
+        return await super().wait()
+
+
+class QuickCycle(RequestResponseCycle):
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+    access_log = False
+
+    def __init__(self, protocol: QuickProtocol) -> None:
+        # Not uvicorn's: what is the same for each request of a connection is its protocol's, or the class's.
+        self.protocol = protocol
+        self.scope = scope = protocol.scope
+        self.transport = protocol.transport
+        self.flow = protocol.flow
+        self.logger = protocol.logger
+        self.access_logger = protocol.access_logger
+        self.default_headers = protocol.server_state.default_headers
+        self.message_event = _Signal()
+        self.on_response = protocol.on_response_complete
+        self.keep_alive = protocol.parser.should_keep_alive()
+        self.waiting_for_100_continue = protocol.expect_100_continue
+        self.body = bytearray()
+        self.task: asyncio.Task[None] | None = None
+        scope[RESPOND] = self.respond  # type: ignore[typeddict-unknown-key] # ours
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        try:
+            await super().run_asgi(app)
+        finally:
+            self.protocol.tasks.discard(self.task)  # type: ignore[arg-type] # it is set by whoever started this
+
+    def respond(self, status: int, head: bytes, body: bytes) -> bool:
+        """Write a whole answer in one go; `head` is its header block, with the length of the body in it.
+
+        False when that is not possible now: the client reads slowly, or is gone, or asked for no body.
+        """
+        if self.flow.write_paused or self.disconnected or self.response_started or self.scope["method"] == "HEAD":
+            return False
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join((STATUS_LINE[status], self.protocol.default_header_block(), head, end, body)))
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+        return True

@@ -1,0 +1,43 @@
+"""`python -m src routes`: who serves which route, and with what code."""
+
+import re
+
+import pytest
+
+from tests.support.server import PROJECT, run_command
+
+PAGE = PROJECT / "docs" / "compiled-routes.md"
+SHOWN = re.compile(r"<!-- compiled: (?P<method>\w+) (?P<path>\S+) -->\n```python\n(?P<code>.*?)```\n", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def told() -> str:
+    listed = run_command("routes", "--compiled", env={}, cwd=PROJECT)
+    assert listed.returncode == 0, listed.stderr
+    return listed.stdout
+
+
+def test_each_route_is_listed_with_who_serves_it(told: str) -> None:
+    assert "GET     /api/v1/users  compiled\n" in told
+    assert "POST    /api/v1/auth/token  by FastAPI: " in told
+
+
+def test_a_part_of_the_path_chooses(told: str) -> None:
+    chosen = run_command("routes", "orders/", env={}, cwd=PROJECT).stdout.splitlines()
+
+    assert chosen
+    assert all("orders/" in line for line in chosen)
+    assert len(chosen) < told.count("  compiled\n")
+
+
+def test_nearly_all_routes_of_the_service_are_compiled(told: str) -> None:
+    assert told.count("  by FastAPI: ") == 1  # the token endpoint, whose body a standard fixes
+
+
+def test_the_page_shows_the_code_as_it_is(told: str) -> None:
+    shown = SHOWN.search(PAGE.read_text(encoding="utf-8"))
+
+    assert shown is not None
+    head = f"{shown['method']:8}{shown['path']}  compiled\n\n"
+    _, _, code = told.partition(head)
+    assert code.partition("\n\n")[0] + "\n" == shown["code"], f"python -m src routes {shown['path']} --compiled"

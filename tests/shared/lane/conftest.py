@@ -1,0 +1,20 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.shared.lane.things import Doors, opened
+from tests.support.postgres import Kind
+
+
+@pytest.fixture
+async def doors(database_kind: Kind) -> AsyncIterator[Doors]:
+    async with opened(database_kind) as both:
+        yield both
+
+
+@pytest.fixture
+async def postgres() -> AsyncIterator[Doors]:
+    async with opened(
+        "postgres", statement_timeout_seconds=1, pool_size=2, max_overflow=0, pool_timeout_seconds=1
+    ) as both:
+        yield both
