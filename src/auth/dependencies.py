@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import HTTPConnection
 
 from src.auth import principals
 from src.auth import services as auth
@@ -25,10 +26,11 @@ from src.users.permissions import Grants, check_name
 Match = Literal["all", "any"]
 Guard = Callable[..., Awaitable[None]]
 
+
 class _Bearer(OAuth2PasswordBearer):
     """The same, on the headers as the server gives them: no text is made of those that are not asked for."""
 
-    async def __call__(self, request: Request) -> str | None:
+    async def __call__(self, request: HTTPConnection) -> str | None:
         for name, value in request.scope["headers"]:
             if name == b"authorization":
                 scheme, _, token = value.partition(b" ")

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from loguru import logger
-from sqlalchemy import text
-from sqlmodel import Field, SQLModel
+from sqlalchemy import delete, func
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import Field, SQLModel, col
 
 from src.shared.database import DATABASE_ERRORS, get_engine, transaction
 from src.shared.watching import TRUSTED_SECONDS, Watch, steady_seconds, watch_of
@@ -28,14 +29,7 @@ class CacheLease(SQLModel, table=True):
     """By the database's clock."""
 
 
-# Statements of their own words: the clock is the database's, and the session's own would be the process's.
-_REMOVE_DEAD = text("DELETE FROM cache_leases WHERE renewed_at < clock_timestamp() - interval '1 hour'")
-_REMOVE = text("DELETE FROM cache_leases WHERE id = CAST(:id AS uuid)")
-_RENEW = text(
-    "INSERT INTO cache_leases (id, domain, lease_seconds, renewed_at) "
-    "VALUES (CAST(:id AS uuid), CAST(:domain AS uuid), :lease_seconds, clock_timestamp()) "
-    "ON CONFLICT (id) DO UPDATE SET renewed_at = clock_timestamp()"
-)
+_NOW = func.clock_timestamp()  # the database's clock, and not that of a process
 
 
 @asynccontextmanager
@@ -58,7 +52,7 @@ async def keeping_lease(lease_seconds: float) -> AsyncIterator[None]:
         # Not needed: without it writers wait for a process that is gone, for a few seconds more.
         with suppress(*DATABASE_ERRORS):
             async with transaction() as session:
-                await session.execute(_REMOVE, {"id": str(own)})
+                await session.execute(delete(CacheLease).where(col(CacheLease.id) == own))
 
 
 async def _keep_renewing(watch: Watch, own: UUID, lease_seconds: float) -> None:
@@ -75,11 +69,11 @@ async def _renew(watch: Watch, own: UUID, lease_seconds: float) -> bool:
     asked = steady_seconds()
     try:
         async with transaction() as session:
-            await session.execute(_REMOVE_DEAD)
-            await session.execute(
-                _RENEW,
-                {"id": str(own), "domain": str(watch.generation.domain), "lease_seconds": lease_seconds},
+            await session.execute(delete(CacheLease).where(col(CacheLease.renewed_at) < _NOW - timedelta(hours=1)))
+            lease = insert(CacheLease).values(
+                id=own, domain=watch.generation.domain, lease_seconds=lease_seconds, renewed_at=_NOW
             )
+            await session.execute(lease.on_conflict_do_update(index_elements=["id"], set_={"renewed_at": _NOW}))
     except DATABASE_ERRORS:
         return False
     watch.registered(until=asked + TRUSTED_SECONDS)

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from time import time
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
@@ -19,8 +21,9 @@ from src.auth.schemas import CreateUserRequest
 from src.auth.tokens import make_access_token
 from src.config import AppSettings, AuthSettings, DatabaseSettings, Env, Settings, get_settings
 from src.exceptions import BusinessException
+from src.shared import watching
 from src.shared.database import close_engine, create_engine, get_engine, transaction
-from src.shared.leases import keeping_lease
+from src.shared.leases import CacheLease, keeping_lease
 from src.shared.watching import steady_seconds, vouch, watch_of
 from src.users.models import Role, RolePermission, UserRole
 from src.users.permissions import Grants
@@ -321,3 +324,114 @@ async def test_what_makes_others_read_again(token: str, deed: Callable[[str], Aw
     await deed(token)
 
     assert (generation() != before) is counts
+
+
+# --- Who waits for another machine
+
+
+@pytest.fixture
+def waits(token: str, database_kind: Kind, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits of this process, which come to an end at once."""
+    if database_kind == "sqlite":
+        pytest.skip("a file is on one machine")
+    waits: list[float] = []
+
+    async def wait(deadline: float) -> None:
+        waits.append(deadline - steady_seconds())
+
+    monkeypatch.setattr(watching, "_sleep_until", wait)
+    return waits
+
+
+async def lease(domain: UUID, *, seconds: float = 2, age_seconds: float = 0) -> None:
+    async with transaction() as session:
+        renewed_at = datetime.now(UTC) - timedelta(seconds=age_seconds)
+        session.add(CacheLease(id=uuid4(), domain=domain, lease_seconds=seconds, renewed_at=renewed_at))
+
+
+_NOBODY = delete(UserRole).where(col(UserRole.user_id).is_(None))
+
+
+async def _in_a_transaction() -> None:
+    async with transaction() as session:
+        await session.execute(_NOBODY)
+
+
+async def _with_a_commit_of_its_own_and_a_refusal() -> None:
+    with suppress(LookupError):
+        async with transaction() as session:
+            await session.execute(_NOBODY)
+            await session.commit()
+            raise LookupError
+
+
+async def _in_a_session_of_a_team() -> None:
+    async with AsyncSession(get_engine()) as session:
+        await session.execute(_NOBODY)
+        await session.commit()
+
+
+async def _without_a_session_where_one_was_before() -> None:
+    async with transaction() as session:
+        await session.execute(text("SELECT 1"))
+    async with get_engine().begin() as connection:
+        await connection.execute(_NOBODY)
+
+
+async def _by_itself() -> None:
+    async with get_engine().connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(_NOBODY)
+
+
+async def _by_somebody_who_did_not_see_it_through() -> None:
+    with suppress(LookupError):
+        async with transaction() as session:
+            await vouch(session)
+            raise LookupError
+
+
+@pytest.mark.parametrize(
+    "take_away",
+    [
+        _in_a_transaction,
+        _with_a_commit_of_its_own_and_a_refusal,
+        _in_a_session_of_a_team,
+        _without_a_session_where_one_was_before,
+        _by_itself,
+        _by_somebody_who_did_not_see_it_through,
+    ],
+)
+async def test_who_takes_away_waits_for_the_longest_lease_elsewhere(
+    waits: list[float], take_away: Callable[[], Awaitable[None]]
+) -> None:
+    await lease(uuid4(), seconds=1)
+    await lease(uuid4(), seconds=2, age_seconds=15)
+    assert waits == []
+
+    await take_away()
+
+    assert waits
+    assert 2 < max(waits) < 3
+
+
+@pytest.mark.parametrize(("domain", "age_seconds"), [(None, 0), (uuid4(), 25)])
+async def test_nobody_waits_for_those_who_share_the_memory_or_are_gone(
+    waits: list[float], domain: UUID | None, age_seconds: float
+) -> None:
+    await lease(domain or watch_of(get_engine()).generation.domain, age_seconds=age_seconds)
+
+    await _in_a_transaction()
+
+    assert waits == []
+
+
+async def test_who_takes_nothing_away_does_not_wait(waits: list[float], token: str) -> None:
+    await lease(uuid4())
+
+    await _log_in(token)
+    async with transaction() as session:
+        await session.execute(_NOBODY)
+        await session.rollback()
+
+    assert waits == []

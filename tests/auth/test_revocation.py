@@ -279,15 +279,6 @@ def a_job_that_knows_only_sql(service: Service, person: Person) -> None:
     job(service, "from sqlalchemy import text", f'await session.execute(text("{forget}"))')
 
 
-def a_job_that_uses_a_connection_again(service: Service, person: Person) -> None:
-    """Without a session, where a session was before."""
-    work = f"""await session.execute(text("SELECT 1"))
-        await session.commit()
-    async with get_engine().begin() as connection:
-        await connection.execute(text("UPDATE users SET is_active = false WHERE id = '{person.id}'"))"""
-    job(service, "from sqlalchemy import text\nfrom src.shared.database import get_engine", work)
-
-
 def job(service: Service, imports: str, work: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", A_JOB.format(imports=imports, work=work)],
@@ -479,7 +470,7 @@ def test_a_job_on_another_machine_waits_too(tmp_path: Path) -> None:
     with serving("postgres", tmp_path, env={"AUTH__PRINCIPAL_CACHE_SECONDS": "0.5"}) as service:
         (tmp_path / "elsewhere").mkdir(mode=0o700)
         service.env |= {"HERE": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "elsewhere")}
-        for way in (command_set_roles, a_job_that_knows_only_sql, a_job_that_uses_a_connection_again):
+        for way in (command_set_roles, a_job_that_knows_only_sql, a_job_that_calls_services):
             person = service.hire()
             with service.kept_warm(person):
                 way(service, person)

@@ -89,7 +89,7 @@ def fresh_database(kind: Kind) -> str:
 def drop_database(url: str) -> None:
     """Give back the space of a fresh database before the run ends, which takes the rest with it."""
     if url.startswith("sqlite"):
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-shm", "-generation"):
             Path(f"{_path(url)}{suffix}").unlink(missing_ok=True)
     else:
         execute(server_url(), f'DROP DATABASE "{_name(url)}" WITH (FORCE)')
