@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from loguru import logger
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src import __version__
 from src.cache import close_cache, get_cache
@@ -45,7 +46,14 @@ class Undercroft(FastAPI):
                 scope["app"] = self
                 await self._front(scope, receive, send)
                 return
-        await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, partial(self._send_of_lifespan, send))
+
+    async def _send_of_lifespan(self, send: Send, message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete" and self._native_telemetry.enabled():
+            self._front = None  # somebody set it up while the app started; FastAPI's own way tells it of each request
+        await send(message)
 
     def build_middleware_stack(self) -> ASGIApp:
         install_envelope(self)

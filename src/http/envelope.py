@@ -103,9 +103,7 @@ def _install(original: APIRoute, route: Any) -> Facts:  # Any: APIRoute or FastA
     body_first = _reads_body(route.dependant)
     setattr(route, CHECKS_QUERY, check is not None)
     dependant = route.dependant
-    facts = Facts(
-        route.endpoint, wraps, check, body_first, dependant.request_param_name, dependant.response_param_name
-    )
+    facts = Facts(route.endpoint, wraps, check, body_first, dependant.request_param_name, dependant.response_param_name)
     if not wraps:
         route.app = _rebuild(original, route, partial(_strict, check=check, body_first=body_first))
         return facts

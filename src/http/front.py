@@ -48,7 +48,7 @@ class Front:
         self._limits = limits
         self._proxies = proxies
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0915 - in one piece, since each call costs
         found = self._routes.find(scope) if scope["type"] == "http" else None
         if found is None or found[0].sends or self._limits.refusal(scope) is not None:
             await self._ordinary(scope, receive, send)

@@ -88,7 +88,7 @@ def add_page_parameters(route: Any) -> None:  # Any: APIRoute or FastAPI's priva
     if not lenient_issubclass(page, AbstractPage):
         return
     own = page.__params_type__
-    context = Depends(_page_context(page, _BOUNDED.get(own, own)))
+    context = Depends(_page_context(page, _BOUNDED.get(own, own)), scope="function")
     route.dependant.dependencies.append(get_parameterless_sub_dependant(depends=context, path=route.path_format))
 
 
@@ -99,20 +99,15 @@ def _page_context(page: type[AbstractPage[Any]], kind: type[AbstractParams]) -> 
 
     async def page_context(request: Request, response: RawResponse, **given: Any) -> AsyncIterator[None]:
         params = kind.model_validate(given, by_name=True) if reads_model else kind(**given)  # type: ignore[attr-defined] # a model then
-        kept = [
-            (variable, variable.set(value))
-            for variable, value in (
-                (_page_val, page),
-                (_rsp_val, response),
-                (_req_val, request),
-                (_params_val, params),
-            )
-        ]
+        page_token, params_token = _page_val.set(page), _params_val.set(params)
+        request_token, response_token = _req_val.set(request), _rsp_val.set(response)
         try:
             yield
         finally:
-            for variable, token in reversed(kept):
-                variable.reset(token)
+            _page_val.reset(page_token)
+            _params_val.reset(params_token)
+            _req_val.reset(request_token)
+            _rsp_val.reset(response_token)
 
     parameters = inspect.signature(page_context).parameters
     theirs = inspect.signature(their_params).parameters.values()

@@ -41,7 +41,9 @@ def _protocol(settings: Settings) -> str | type[asyncio.Protocol]:
     if not settings.http.compiled_routes:
         return "auto"
     if not version("uvicorn").startswith(KNOWN_UVICORN):
-        logger.bind(uvicorn=version("uvicorn")).warning("uvicorn's own protocol class serves: this version is not known")
+        logger.bind(uvicorn=version("uvicorn")).warning(
+            "uvicorn's own protocol class serves: this version is not known"
+        )
         return "auto"
     return QuickProtocol
 
@@ -108,7 +110,7 @@ class QuickProtocol(HttpToolsProtocol):
         scope["query_string"] = query
         existing = self.cycle
         cycle = self.cycle = QuickCycle(self)
-        if existing is None or existing.response_complete:
+        if existing is None or existing.response_complete:  # type: ignore[redundant-expr] # uvicorn begins with None
             self._start_asgi_task(cycle, self.app)
         else:
             self.flow.pause_reading()
@@ -173,19 +175,20 @@ class QuickCycle(RequestResponseCycle):
         try:
             await super().run_asgi(app)
         finally:
-            self.protocol.tasks.discard(self.task)  # type: ignore[arg-type] # it is set by whoever started this
+            self.protocol.tasks.discard(self.task)
 
     def respond(self, status: int, head: bytes, body: bytes) -> bool:
         """Write a whole answer in one go; `head` is its header block, with the length of the body in it.
 
         False when that is not possible now: the client reads slowly, or is gone, or asked for no body.
         """
-        if self.flow.write_paused or self.disconnected or self.response_started or self.scope["method"] == "HEAD":
+        line = STATUS_LINE.get(status)
+        if self.flow.write_paused or self.disconnected or self.response_started or self.scope["method"] == "HEAD" or not line:
             return False
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((STATUS_LINE[status], self.protocol.default_header_block(), head, end, body)))
+        self.transport.write(b"".join((line, self.protocol.default_header_block(), head, end, body)))
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

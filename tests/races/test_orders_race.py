@@ -81,6 +81,21 @@ def test_crossed_baskets_queue_up_instead_of_deadlocking(
     assert (stock_of(admin, first), stock_of(admin, second)) == (900, 900)
 
 
+def test_baskets_of_several_scarce_goods_are_had_whole_or_not_at_all(
+    server: Server, admin: httpx2.Client, tokens: list[str]
+) -> None:
+    plenty, scarce = make_product(admin, stock=40), make_product(admin, stock=20)
+    basket = [{"product_id": plenty, "quantity": 1}, {"product_id": scarce, "quantity": 2}]
+
+    answers = place_all(
+        server, [(tokens[n % len(tokens)], {"items": basket if n % 2 else basket[::-1]}) for n in range(100)]
+    )
+
+    outcomes = Counter((answer.status_code, answer.json()["code"]) for answer in answers)
+    assert outcomes == {(201, 201): 10, (409, PRODUCT_OUT_OF_STOCK): 90}
+    assert (stock_of(admin, plenty), stock_of(admin, scarce)) == (30, 0)
+
+
 def test_orders_and_cancellations_at_once_leave_the_books_balanced(
     server: Server, admin: httpx2.Client, tokens: list[str]
 ) -> None:

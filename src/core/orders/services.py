@@ -113,7 +113,6 @@ _LINE = [each.name for each in _LINE_TABLE.columns if each.name != "order_id"]
 _placed = (
     insert(_ORDER_TABLE)
     .values({each.name: bindparam(f"order_{each.name}", type_=each.type) for each in _ORDER_TABLE.columns})
-    .returning(_ORDER_TABLE.c.id)
     .cte("placed")
 )
 _items = (
@@ -121,10 +120,11 @@ _items = (
     .table_valued(*(column(name, _LINE_TABLE.c[name].type) for name in _LINE), name="items")
     .render_derived(name="items")
 )
+_order_id = bindparam("order_id", type_=_ORDER_TABLE.c.id.type)
 # The order and its lines in one statement: a foreign key is looked at when the statement ends.
 _PLACE = prepared(
     insert(_LINE_TABLE)
-    .from_select(["order_id", *_LINE], select_columns(_placed.c.id, *(_items.c[name] for name in _LINE)))
+    .from_select(["order_id", *_LINE], select_columns(_order_id, *(_items.c[name] for name in _LINE)))
     .add_cte(_placed)
 )
 

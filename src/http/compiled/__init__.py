@@ -5,19 +5,20 @@ understood (forms, files, streams, mounts, a route class of its own, overrides i
 with the same envelope around it; `docs/compiled-routes.md` tells the whole story. One door: `install(app)`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from fastapi.routing import APIRoute, APIRouter, RouteContext, _IncludedRouter, iter_route_contexts
 from loguru import logger
 from starlette._exception_handler import wrap_app_handling_exceptions
 from starlette._utils import get_route_path
 from starlette.requests import Request
 from starlette.responses import Response as RawResponse
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src.http.compiled.runtime import deliver
@@ -102,7 +103,12 @@ def enter(scope: Scope, entry: Entry, values: dict[str, Any]) -> None:  # Any: p
 def install(app: FastAPI) -> CompiledRoutes | None:
     """Compile the routes of an app whose envelopes hang, and put them before its router. None when they are unknown."""
     if unknown := _unknown_versions():
-        logger.bind(versions=unknown).warning("Routes are not compiled: these versions are not known to behave as expected")
+        logger.bind(versions=unknown).warning(
+            "Routes are not compiled: these versions are not known to behave as expected"
+        )
+        return None
+    if _has_own_router(app.routes):
+        logger.warning("Routes are not compiled: a router class of the app's own may have rules that are not known")
         return None
     table = Table(
         list(iter_route_contexts(app.routes)),
@@ -130,6 +136,9 @@ def _compiled(context: RouteContext) -> tuple[Compiled | None, str]:
         return compile_route(original, route, facts), ""
     except NotUnderstoodError as unknown:
         return None, str(unknown)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the compiler, or with the route, a request must not see it
+        logger.opt(exception=error).bind(route=context.path).warning("A route could not be compiled: FastAPI serves it")
+        return None, f"the compiler failed: {type(error).__name__}"
 
 
 def _scope_of(app: FastAPI, context: RouteContext) -> dict[str, Any]:  # Any: ASGI's scope
@@ -142,6 +151,16 @@ def _scope_of(app: FastAPI, context: RouteContext) -> dict[str, Any]:  # Any: AS
     if context._route_context is not None:  # noqa: SLF001 - as in _compiled
         known["fastapi"] = {"effective_route_context": context._route_context}  # noqa: SLF001 - as above
     return known
+
+
+def _has_own_router(routes: Sequence[BaseRoute]) -> bool:
+    """Whether an included router decides by itself which route takes a request, or how."""
+    included = [route.original_router for route in routes if isinstance(route, _IncludedRouter)]
+    own = ("__call__", "app", "handle", "matches")
+    return any(
+        any(getattr(type(router), name) is not getattr(APIRouter, name) for name in own) or _has_own_router(router.routes)
+        for router in included
+    )
 
 
 @cache

@@ -100,11 +100,15 @@ def errors_of(invalid: ValidationError, loc: tuple[str, ...]) -> list[Any]:  # A
     return _regenerate_error_with_loc(errors=invalid.errors(include_url=False), loc_prefix=loc)
 
 
-def invalid_request(errors: list[Any], body: Any, where: Any) -> RequestValidationError:  # Any: as above; what came in; Context's
+def invalid_request(
+    errors: list[Any], body: Any, where: Any
+) -> RequestValidationError:  # Any: as above; what came in; Context's
     return RequestValidationError(errors, body=None if body is Undefined else body, endpoint_ctx=where)
 
 
-def invalid_answer(errors: list[Any], value: Any, where: Any) -> ResponseValidationError:  # Any: as above; what was returned
+def invalid_answer(
+    errors: list[Any], value: Any, where: Any
+) -> ResponseValidationError:  # Any: as above; what was returned
     return ResponseValidationError(errors=errors, body=value, endpoint_ctx=where)
 
 
@@ -175,7 +179,7 @@ async def run_before_commit(scope: Scope, outcome: Outcome, status: int) -> Outc
     return response
 
 
-async def deliver(outcome: Outcome, status: int, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0917, PLR0913 - ASGI's three and ours
+async def deliver(outcome: Outcome, status: int, scope: Scope, receive: Receive, send: Send) -> None:
     response = as_response(outcome, status)
     sent: ASGIApp = response if hasattr(response, "body") else Stream(response)
     await sent(scope, receive, send)

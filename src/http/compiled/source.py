@@ -8,6 +8,7 @@ once. Validation is done by the very validators that FastAPI made.
 import ast
 import inspect
 import keyword
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -97,7 +98,9 @@ class _Solved:
     """The variable that holds a list of errors, or None when there are none; None for what takes no input."""
 
 
-def compile_route(original: APIRoute, route: Any, facts: Facts) -> Compiled:  # Any: APIRoute, or FastAPI's private context
+def compile_route(
+    original: APIRoute, route: Any, facts: Facts
+) -> Compiled:  # Any: APIRoute, or FastAPI's private context
     """Raises NotUnderstoodError."""
     _refuse_unknown(original, route, facts)
     return _Writer(route, facts).write()
@@ -145,8 +148,12 @@ class _Writer:
             if not each.use_cache or each.concurrency is not None or each.websocket_param_name:
                 raise NotUnderstoodError("a dependency without a cache, or with a limit of its own")
         generators = [each for each in tree[1:] if _is_gen_callable(each.call) or _is_async_gen_callable(each.call)]
-        # Generators of unknown manners go onto FastAPI's own stacks, and then ours do too, for the order's sake.
-        self._stacks = any(not is_inline(each.call) for each in generators)
+        # Generators of unknown manners go onto FastAPI's own stacks, and then ours do too, for the order's sake. So does
+        # one of the request's scope: it ends behind the answer.
+        self._stacks = not all(
+            is_inline(each.call) and each.scope == "function" and _is_async_gen_callable(each.call)
+            for each in generators
+        )
         self._wanted = {_get_cache_key(dependant=each) for each in tree[1:] if each.name is not None}
         self._has_response = any(each.response_param_name for each in tree[1:]) or facts.response_name is not None
         self._has_background = any(each.background_tasks_param_name for each in tree)
@@ -237,7 +244,10 @@ class _Writer:
         if solved.errors is not None:
             body = "body" if self._route.body_field is not None else self._bind("Undefined", Undefined)
             with self._block(f"if {solved.errors} is not None:"):
-                wrong, context = self._bind("invalid_request", runtime.invalid_request), self._bind("endpoint_context", self._context)
+                wrong, context = (
+                    self._bind("invalid_request", runtime.invalid_request),
+                    self._bind("endpoint_context", self._context),
+                )
                 self._line(f"raise {wrong}({solved.errors}, {body}, {context}(scope))")
         self._write_call(solved)
         self._close(depth)
@@ -433,9 +443,14 @@ class _Writer:
         constant = _constant_default(each)
         with self._block(f"if {value} is None:"):
             if constant is _NO_CONSTANT:
-                missing, undefined = self._bind("default_of", _validate_value_with_model_field), self._bind("Undefined", Undefined)
+                missing, undefined = (
+                    self._bind("default_of", _validate_value_with_model_field),
+                    self._bind("Undefined", Undefined),
+                )
                 errors = self._variable("errors")
-                self._line(f"{value}, {errors} = {missing}(field={field_name}, value={undefined}, values={{}}, loc={loc!r})")
+                self._line(
+                    f"{value}, {errors} = {missing}(field={field_name}, value={undefined}, values={{}}, loc={loc!r})"
+                )
                 self._add_errors(solved, errors)
             else:
                 self._line(f"{value} = {self._bind(f'{each.name}_default', constant)}")
@@ -474,7 +489,9 @@ class _Writer:
             return
         read, all_fields = self._bind("read_body_fields", request_body_to_args), self._bind("fields", fields)
         values, errors = self._variable("values"), self._variable("errors")
-        self._line(f"{values}, {errors} = await {read}(body_fields={all_fields}, received_body=body, embed_body_fields={embed})")
+        self._line(
+            f"{values}, {errors} = await {read}(body_fields={all_fields}, received_body=body, embed_body_fields={embed})"
+        )
         self._add_errors(solved, errors)
         for each in fields:
             solved.arguments.append((each.name, f"{values}.get({each.name!r})"))
@@ -514,7 +531,9 @@ class _Writer:
             # `answer` has heeded them already.
             with self._block(f"if ({' or '.join(plain)}) and type(outcome) is bytes:"):
                 dressed = self._bind("dressed", runtime.dressed)
-                self._line(f"outcome = {dressed}(outcome, {len(self._prefix())}, {self._status}, {response}, {background})")
+                self._line(
+                    f"outcome = {dressed}(outcome, {len(self._prefix())}, {self._status}, {response}, {background})"
+                )
         with self._block(f"if {BEFORE_COMMIT!r} in scope:"):
             before = self._bind("before_commit", runtime.run_before_commit)
             self._line(f"outcome = await {before}(scope, outcome, {self._status})")
@@ -529,8 +548,13 @@ class _Writer:
             with self._block("try:"):
                 self._line(f"valid = {validate}(value, from_attributes=True)")
             with self._block(f"except {self._bind('ValidationError', ValidationError)} as invalid:"):
-                wrong, context = self._bind("invalid_answer", runtime.invalid_answer), self._bind("endpoint_context", self._context)
-                self._line(f"raise {wrong}({self._bind('errors_of', runtime.errors_of)}(invalid, ('response',)), value, {context}(scope)) from None")
+                wrong, context = (
+                    self._bind("invalid_answer", runtime.invalid_answer),
+                    self._bind("endpoint_context", self._context),
+                )
+                self._line(
+                    f"raise {wrong}({self._bind('errors_of', runtime.errors_of)}(invalid, ('response',)), value, {context}(scope)) from None"
+                )
         else:
             self._line("valid = value")
         to_json = self._bind("to_json", self._to_json)
@@ -546,32 +570,35 @@ class _Writer:
 
     @cached_property
     def _to_json(self) -> Callable[[Any], bytes]:  # Any: what an endpoint returned
-        route, response_field = self._route, self._route.response_field
-        shape = {
-            "include": route.response_model_include,
-            "exclude": route.response_model_exclude,
-            "by_alias": route.response_model_by_alias,
-            "exclude_unset": route.response_model_exclude_unset,
-            "exclude_defaults": route.response_model_exclude_defaults,
-            "exclude_none": route.response_model_exclude_none,
-        }
-        return response_field.writer(**shape) if isinstance(response_field, AnyValue) else _json_writer(response_field, shape)
+        response_field = self._route.response_field
+        if isinstance(response_field, AnyValue):
+            return response_field.writer(**self._shape)
+        return _json_writer(response_field, self._shape)
+
+    @cached_property
+    def _shape(self) -> dict[str, Any]:  # Any: as FastAPI has them
+        return {name: getattr(self._route, f"response_model_{name}") for name in _DEFAULT_SHAPE}
 
     def _pages_json(self, solved: _Solved) -> tuple[str, Any] | None:  # Any: the lane's writer
         """Whether the endpoint hands the page on as it is: `return await apaginate(session, …)`."""
         name = next((sub.name for sub in self._dependant.dependencies if sub.call is get_session and sub.name), None)
         if name is None or not returns_page(self._facts.endpoint, name):
             return None
-        route = self._route
-        if any((route.response_model_include, route.response_model_exclude, route.response_model_exclude_unset,
-                route.response_model_exclude_defaults, route.response_model_exclude_none)) or not route.response_model_by_alias:
+        if self._shape != _DEFAULT_SHAPE:
             return None
-        writer = page_writer(route.response_model)
+        writer = page_writer(self._route.response_model)
         return None if writer is None else (dict(solved.arguments)[name], writer)
 
 
-_LOCALS = frozenset({"scope", "receive", "send", "path_params", "query", "request", "body", "response", "background", "given",
-                     "value", "valid", "invalid", "outcome", "error", "sent", "request_stack", "function_stack", "isinstance", "type", "dict"})
+_LOCALS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    scope receive send path_params query request body response background given value valid invalid outcome error
+    sent request_stack function_stack isinstance type dict
+""",
+    )
+)
 _NO_CONSTANT = object()
 _CONSTANTS = (type(None), bool, int, float, str, bytes)
 

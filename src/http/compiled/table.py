@@ -23,7 +23,9 @@ class Entry:
 
     __slots__ = ("_compile", "_compiled", "names", "path", "scope")
 
-    def __init__(self, route: RouteContext, scope: dict[str, Any], compiled: Callable[[], Compiled | None]) -> None:  # Any: ASGI's
+    def __init__(
+        self, route: RouteContext, scope: dict[str, Any], compiled: Callable[[], Compiled | None]
+    ) -> None:  # Any: ASGI's
         self.scope = scope
         """What FastAPI's matching would have put into an ASGI scope."""
         self.names = tuple(route.param_convertors)

@@ -1,7 +1,7 @@
 """`apaginate(session, select(Entity))` as everybody types it: items and total in one statement, compiled once."""
 
-import inspect
 from collections.abc import Callable, Generator, Sequence
+from functools import wraps
 from math import ceil
 from typing import Any, Final, NamedTuple
 
@@ -17,23 +17,12 @@ from src.shared.lane.connections import Lane
 from src.shared.lane.entities import EntityPlan, plan_for
 from src.shared.lane.letters import PageJson, PageWriter
 from src.shared.lane.session import LaneSession
+from src.shared.lane.versions import PAGINATION_OPTIONS
 from src.shared.lane.writing import RowWriter, row_writer
 
 # Filters come in combinations; a service that makes statements without end would fill the memory.
 MAX_PLANS: Final = 1000
 
-_USUAL: Final[dict[str, Any]] = {  # Any: apaginate's own options, and what they are when nobody asks
-    "subquery_count": True,
-    "unwrap_mode": None,
-    "count_query": None,
-    "inline_count": None,
-    "bind_params": None,
-    "execute_options": None,
-    "transformer": None,
-    "additional_data": None,
-    "unique": True,
-    "config": None,
-}
 _BARE: Final = {"_propagate_attrs", "_raw_columns", "_label_style"}
 
 Argument = tuple[int, Callable[[Any], Any] | None]  # Any: a value as Python has it, and as the driver takes it
@@ -43,17 +32,16 @@ _LIMIT, _OFFSET = -1, -2
 def install() -> None:
     """`apaginate` looks its flow up when it is called, so those who have imported it are served too."""
     ordinary = extension._sqlalchemy_flow  # noqa: SLF001 - there is no public place to stand in
-    if ordinary.__module__ != extension.__name__:
+    if hasattr(ordinary, "__wrapped__"):
         return
-    options = {name for name, each in inspect.signature(ordinary).parameters.items() if each.kind is each.KEYWORD_ONLY}
-    assert options == _USUAL.keys(), "fastapi-pagination has another signature: see versions.py"
 
+    @wraps(ordinary)
     def flow(is_async: bool, conn: Any, query: Any, params: Any = None, **options: Any) -> Generator[Any, Any, Any]:  # noqa: FBT001 - theirs # Any: theirs
         if (
             is_async
             and isinstance(conn, LaneSession)
             and conn.fresh
-            and all(options[name] is usual for name, usual in _USUAL.items())
+            and all(options.get(name, usual) is usual for name, usual in PAGINATION_OPTIONS.items())
         ):
             page = yield _page(conn, query, params)
             if page is not None:

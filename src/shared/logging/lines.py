@@ -105,7 +105,9 @@ def _json_access(line: AccessLine) -> bytes:
     if len(path) > MAX_PATH or len(method) > MAX_METHOD:
         return _json_access(_cut_access(line))
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    shown_id = f'"{request_id}"' if request_id.isalnum() and request_id.isascii() else _to_json(_no_surrogates(request_id))
+    shown_id = (
+        f'"{request_id}"' if request_id.isalnum() and request_id.isascii() else _to_json(_no_surrogates(request_id))
+    )
     user = "" if user_id is None else f',"user_id":{_repeated(user_id)}'
     who = "" if client is None else f',"client":{_repeated(client)}'
     end = "" if size is None else f',"bytes":{size}'
@@ -113,7 +115,11 @@ def _json_access(line: AccessLine) -> bytes:
         f'{{"time":"{_second(seconds)}.{rest // 1000:06d}Z{_access_head(method, route, status)}{shown_id}{user}'
         f',"path":{_repeated(path)},"duration_ms":{duration_ms:.3f}{who}{end}}}\n'
     )
-    return text.encode("ascii") if len(text) <= MAX_LINE_BYTES else _json_event(_access_event(line)).encode("ascii") + b"\n"
+    return (
+        text.encode("ascii")
+        if len(text) <= MAX_LINE_BYTES
+        else _json_event(_access_event(line)).encode("ascii") + b"\n"
+    )
 
 
 def _cut_access(line: AccessLine) -> AccessLine:

@@ -51,7 +51,7 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.responses import Response as RawResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, NoMatchFound, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src.cache import CacheUnavailableError
@@ -140,12 +140,20 @@ def shown(value: Any) -> Any:
             dict(value.path_params),
             list(value.query_params.multi_items()),
             getattr(route, "path", None),
+            _url_for(value, "endpoint0", x="1"),
         )
     if isinstance(value, SecurityScopes):
         return value.scopes, value.scope_str
     if isinstance(value, BackgroundTasks):
         return "BackgroundTasks", len(value.tasks)
     return repr(value)
+
+
+def _url_for(request: HTTPConnection, name: str, **values: str) -> str | None:
+    try:
+        return str(request.url_for(name, **values))
+    except (NoMatchFound, AssertionError, ValueError):
+        return None
 
 
 # --- exceptions ---------------------------------------------------------------------------------------------------------
@@ -177,7 +185,6 @@ _EXCEPTIONS: dict[str, Callable[[], BaseException]] = {
     "group": lambda: ExceptionGroup("both", [ValueError("one"), KeyError("two")]),
     "cancelled": asyncio.CancelledError,
     "stop-async": StopAsyncIteration,
-    "exit": lambda: GeneratorExit(),
 }
 RAISES = tuple(_EXCEPTIONS)
 IN_VALIDATORS = ("value", "assertion", "key", "http-404", "business", "crash", "teapot")

@@ -55,7 +55,21 @@ ANY_TEXT = (
     "[1]", "{}", "a,b", "a=b&c", "%", "+", " 7 ", "2026-13-01", "red ", "../..", "A" * 300,
 )  # fmt: skip
 ANY_BYTES = ("%FF", "%C3%28", "%ED%A0%80", "%00", "%0A", "%2F", "%", "%zz", "+")
-ANY_JSON: tuple[object, ...] = (None, True, 0, -1.5, "x", "", [], [1], {}, {"a": 1}, {"a": {"b": [None]}}, 2**64, "\u0000")
+ANY_JSON: tuple[object, ...] = (
+    None,
+    True,
+    0,
+    -1.5,
+    "x",
+    "",
+    [],
+    [1],
+    {},
+    {"a": 1},
+    {"a": {"b": [None]}},
+    2**64,
+    "\u0000",
+)
 BROKEN_BODIES = (
     b"", b"{", b"[1,]", b"nul", b"NaN", b'{"a": Infinity}', b'{"a": 1, "a": 2}', b'"\xff"', b'"\\ud800"', b"1e999",
     b"[" * 210 + b"]" * 210, b"\xef\xbb\xbf{}", b"{}{}", b"a=1&b=2", b"9" * 500, b"x" * (MAX_BODY_BYTES + 1),
@@ -139,7 +153,6 @@ def checked(value):
 """
 
 
-
 def rarely(draw: st.DrawFn, one_in: int) -> bool:
     """Neither end of the range: Hypothesis draws these more often. Shrinks towards no."""
     return draw(st.integers(0, one_in)) == one_in // 2 + 1
@@ -182,7 +195,9 @@ def params(draw: st.DrawFn, name: str, models: Sequence[Model], places: Sequence
     kind = draw(st.sampled_from(SEQUENCES)) if place in ("query", "header") and rarely(draw, 4) else scalar
     arguments, wire = draw(aliases(place, name))
     default = ""
-    match draw(st.sampled_from(["required", "required", "default", "default", "none", "factory", "wrong", "validated"])):
+    match draw(
+        st.sampled_from(["required", "required", "default", "default", "none", "factory", "wrong", "validated"])
+    ):
         case "default":
             default = f" = {kind.default}"
         case "none":
@@ -204,7 +219,9 @@ def params(draw: st.DrawFn, name: str, models: Sequence[Model], places: Sequence
 @st.composite
 def models(draw: st.DrawFn, number: int) -> Model:
     name = f"Model{number}"
-    config = draw(st.sampled_from(["", "extra='forbid'", "extra='allow'", "populate_by_name=True", "from_attributes=True"]))
+    config = draw(
+        st.sampled_from(["", "extra='forbid'", "extra='allow'", "populate_by_name=True", "from_attributes=True"])
+    )
     lines, fields = [], []
     for place in range(draw(st.integers(1, 3))):
         own = "abc"[place]
@@ -238,7 +255,7 @@ SCHEMES = (
 )
 KINDS = (
     "async", "async", "def", "inline", "class", "call", "async-call", "partial", "method",
-    "yield", "async-yield", "async-yield", "model", "scheme", "decorated",
+    "yield", "async-yield", "async-yield", "inline-yield", "model", "scheme", "decorated",
 )  # fmt: skip
 TEARDOWNS = {
     "plain": "    yield '{name}'\n    act('{name}.exit')",
@@ -266,7 +283,9 @@ def needs(draw: st.DrawFn, names: Sequence[str], generators: Mapping[str, str]) 
     """How one function asks for another: its name, and the annotation."""
     name = draw(st.sampled_from(names))
     scope = ""
-    if name in generators:
+    if generators.get(name) == "inline":
+        scope = ", scope='function'"
+    elif name in generators:
         scope = draw(st.sampled_from(["", "", ", scope='function'", ", scope='request'"]))
     match draw(st.sampled_from(["depends"] * 12 + ["security"] * 3 + ["fresh"])):
         case "security":
@@ -310,6 +329,10 @@ def signatures(
     return texts, told, tuple(inner), tuple(asked)
 
 
+def _depends(name: str, generators: Mapping[str, str]) -> str:
+    return f"Depends({name}, scope='function')" if generators.get(name) == "inline" else f"Depends({name})"
+
+
 def _function(head: str, texts: Sequence[str], body: str, *, own: str = "") -> str:
     star = "*, " if texts else ""
     inner = ", ".join(filter(None, [own, star + ", ".join(texts)]))
@@ -339,12 +362,13 @@ def dependencies(
     texts, told, inner, asked = draw(signatures(f"d{number}", known, generators, drawn, places))
     body = f"    act('{name}', {', '.join(told)})\n    return returned('{name}', '{name}')"
     sites = [name]
-    if kind in ("yield", "async-yield"):
-        teardown = draw(st.sampled_from(sorted(TEARDOWNS)))
-        generators[name] = teardown
+    if kind in ("yield", "async-yield", "inline-yield"):
+        inline = kind == "inline-yield"
+        teardown = draw(st.sampled_from(["plain", "finally", "reraise"] if inline else sorted(TEARDOWNS)))
+        generators[name] = "inline" if inline else teardown
         body = f"    act('{name}', {', '.join(told)})\n" + TEARDOWNS[teardown].format(name=name)
         sites += [f"{name}.exit", f"{name}.caught"]
-    head = {"async": "async def", "async-yield": "async def"}.get(kind, "def")
+    head = "async def" if kind in ("async", "async-yield", "inline-yield") else "def"
     match kind:
         case "class":
             act = f"    act('{name}', {', '.join(told)})"
@@ -363,8 +387,8 @@ def dependencies(
             text = f"{_function(f'async def of_{name}', texts, body)}\n@functools.wraps(of_{name})\n"
             text += f"async def {name}(**values):\n    act('{name}.around')\n    return await of_{name}(**values)"
             sites.append(f"{name}.around")
-        case "inline":
-            text = "@inline\n" + _function(f"def {name}", texts, body)
+        case "inline" | "inline-yield":
+            text = "@inline\n" + _function(f"{head} {name}", texts, body)
         case _:
             text = _function(f"{head} {name}", texts, body)
     text += f"\ndef instead_of_{name}(q: int = 1):\n    act('{name}.instead', q=q)\n    return 'instead'"
@@ -390,7 +414,10 @@ def endpoints(
     draw: st.DrawFn, number: int, known: Sequence[Node], generators: Mapping[str, str], drawn: Sequence[Model],
     path: Sequence[str],
 ) -> Node:  # fmt: skip
-    name, kind = f"endpoint{number}", draw(st.sampled_from(["async"] * 8 + ["def", "def", "call", "partial", "unwrapped"]))
+    name, kind = (
+        f"endpoint{number}",
+        draw(st.sampled_from(["async"] * 8 + ["def", "def", "call", "partial", "unwrapped"])),
+    )
     places = draw(st.sampled_from([("query", "header", "cookie"), ("query", "body"), ("body",)]))
     texts, told, inner, asked = draw(signatures(f"e{number}", known, generators, drawn, places, path))
     returns = draw(st.sampled_from(ANSWERS))
@@ -419,7 +446,18 @@ PATHS = (
     "/a", "/a", "/a/{x}", "/a/{x}", "/{x}", "/{x}/b", "/a/b", "/{x}/{y}", "/a/{x}/b", "/a/b/{x}", "/a/{x:int}", "/a/{x:path}",
     "/{x:uuid}", "/a/", "/", "/a/{x}.json", "/{x:path}", "/ü/{x}", "/a/{x}/",
 )  # fmt: skip
-METHODS = (("GET",), ("GET",), ("GET",), ("POST",), ("PUT",), ("DELETE",), ("GET", "POST"), ("HEAD", "GET"), ("OPTIONS",), ("PATCH",))
+METHODS = (
+    ("GET",),
+    ("GET",),
+    ("GET",),
+    ("POST",),
+    ("PUT",),
+    ("DELETE",),
+    ("GET", "POST"),
+    ("HEAD", "GET"),
+    ("OPTIONS",),
+    ("PATCH",),
+)
 PREFIXES = ("", "/r", "/r", "/{z}", "/a")
 HANDLERS = {
     "TeapotError": ("TeapotError", "async def", "return JSONResponse({'pot': str(error)}, 418)"),
@@ -476,10 +514,13 @@ def apps(draw: st.DrawFn) -> App:
         prefix = draw(st.sampled_from(PREFIXES))
         asked = draw(st.lists(st.sampled_from([node.name for node in deps]), max_size=1)) if deps else []
         arguments = [f"prefix='{prefix}'"] if prefix else []
-        arguments += [f"dependencies=[Depends({asked[0]})]"] if asked else []
+        arguments += [f"dependencies=[{_depends(asked[0], generators)}]"] if asked else []
         parts.append((f"router{number}", f"router{number} = APIRouter({', '.join(arguments)})"))
         routers.append((f"router{number}", prefix, tuple(asked)))
-    into = ["app", *(draw(st.sampled_from(["app", "router0"])) if number else "app" for number in range(len(routers) - 1))]
+    into = [
+        "app",
+        *(draw(st.sampled_from(["app", "router0"])) if number else "app" for number in range(len(routers) - 1)),
+    ]
     mounts = draw(st.lists(st.sampled_from(sorted(MOUNTS)), max_size=1)) if rarely(draw, 4) else []
     late = draw(st.booleans())
     lines = [MOUNTS[name] for name in mounts] if not late else []
@@ -502,7 +543,7 @@ def apps(draw: st.DrawFn) -> App:
         arguments += [f"status_code={status}"] if status != 200 else []
         arguments += draw(st.lists(st.sampled_from(SHAPES), max_size=1)) if rarely(draw, 2) else []
         asked = draw(st.lists(st.sampled_from([node.name for node in deps]), max_size=1)) if deps else []
-        arguments += [f"dependencies=[Depends({asked[0]})]"] if asked else []
+        arguments += [f"dependencies=[{_depends(asked[0], generators)}]"] if asked else []
         nodes.append(node)
         lines.append(node.text)
         lines.append(f"{router}.add_api_route('{path}', {node.name}, {', '.join(arguments)}, name='{node.name}')")
@@ -514,10 +555,14 @@ def apps(draw: st.DrawFn) -> App:
     handlers = draw(st.lists(st.sampled_from(sorted(HANDLERS)), max_size=2, unique_by=lambda name: HANDLERS[name][0]))
     for number, handler in enumerate(handlers):
         kind, head, body = HANDLERS[handler]
-        lines.append(f"@app.exception_handler({kind})\n{head} handler{number}(request, error):\n    act('handler{number}')\n    {body}")
+        lines.append(
+            f"@app.exception_handler({kind})\n{head} handler{number}(request, error):\n    act('handler{number}')\n    {body}"
+        )
     around = draw(st.lists(st.sampled_from(sorted(MIDDLEWARE)), max_size=2)) if rarely(draw, 4) else []
     lines += [MIDDLEWARE[name] for name in dict.fromkeys(around)]
-    source = "\n\n".join([PRELUDE, *(model.text for model in drawn), *(node.text for node in deps), *(text for _, text in parts), *lines])
+    source = "\n\n".join(
+        [PRELUDE, *(model.text for model in drawn), *(node.text for node in deps), *(text for _, text in parts), *lines]
+    )
     sites = [
         *(site for node in nodes for site in node.sites),
         *(f"{model.name}.{kind}" for model in drawn for kind in ("validate", "serialise")),
@@ -570,12 +615,17 @@ def requests(draw: st.DrawFn, app: App) -> Request:
     for part in _parameters(path):
         name = part.strip("{}").partition(":")[0]
         kind = next((param.kind for param in outer if param.place == "path" and param.name == name), SCALARS[0])
-        text = draw(st.sampled_from(["b", "a"]) | texts(kind, hostile=True) if hostile else texts(kind, hostile=False)) or "1"
+        text = (
+            draw(st.sampled_from(["b", "a"]) | texts(kind, hostile=True) if hostile else texts(kind, hostile=False))
+            or "1"
+        )
         path = path.replace(part, text, 1)
     path = quote(path, safe="/%+,=&.-_~")
     method = route.methods[0]
     if hostile and rarely(draw, 4):
-        path = draw(st.sampled_from([path + "/", "/", "/a/b", "/r/a", "/m/1", "//a", "/a%2Fb", "/A", "", "/nowhere", "/a\n"]))
+        path = draw(
+            st.sampled_from([path + "/", "/", "/a/b", "/r/a", "/m/1", "//a", "/a%2Fb", "/A", "", "/nowhere", "/a\n"])
+        )
         path = quote(path, safe="/%")
     if hostile and rarely(draw, 4):
         method = draw(st.sampled_from(["GET", "POST", "HEAD", "DELETE", "OPTIONS", "get", "TRACE"]))
@@ -622,7 +672,11 @@ def requests(draw: st.DrawFn, app: App) -> Request:
     replaceable = [node.name for node in app.nodes.values() if f"instead_of_{node.name}(" in node.text]
     overridden = draw(st.lists(st.sampled_from(replaceable), max_size=1)) if replaceable and rarely(draw, 9) else []
     gone = hostile and rarely(draw, 9)
-    host = draw(st.sampled_from([b"evil.example", b"", None, b"localhost:80"])) if hostile and rarely(draw, 19) else b"testserver"
+    host = (
+        draw(st.sampled_from([b"evil.example", b"", None, b"localhost:80"]))
+        if hostile and rarely(draw, 19)
+        else b"testserver"
+    )
     plan = draw(plans(app, reachable))
     return Request(method, target, tuple(headers), chunks, plan, tuple(overridden), gone, host)
 
@@ -647,9 +701,7 @@ def bodies(draw: st.DrawFn, parameters: Sequence[Param], *, hostile: bool) -> by
     if len(parameters) == 1 and not parameters[0].embedded and not (hostile and rarely(draw, 4)):
         return json.dumps(draw(values(parameters[0], hostile=hostile))).encode()
     whole = {
-        param.wire[0]: draw(values(param, hostile=hostile))
-        for param in parameters
-        if not (hostile and rarely(draw, 4))
+        param.wire[0]: draw(values(param, hostile=hostile)) for param in parameters if not (hostile and rarely(draw, 4))
     }
     return json.dumps(whole).encode()
 
@@ -693,4 +745,4 @@ class Script:
 @st.composite
 def scripts(draw: st.DrawFn, most: int = 6) -> Script:
     app = draw(apps())
-    return Script(app, tuple(draw(st.lists(requests(app), min_size=1, max_size=most))))
+    return Script(app, tuple(draw(st.lists(requests(app), min_size=2, max_size=most))))

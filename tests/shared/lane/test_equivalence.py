@@ -12,7 +12,7 @@ from fastapi_pagination.ext.sqlalchemy import apaginate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from sqlalchemy import Select, and_, func, or_, text
+from sqlalchemy import Select, and_, bindparam, func, or_, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -122,6 +122,13 @@ async def test_other_values_of_one_shape_are_other_answers(doors: Doors) -> None
         assert await written(doors, query, Page[Thing], Params()) == await json_of(
             doors.ordinary, query, Page[Thing], Params()
         )
+
+
+async def test_values_that_are_given_later_count(doors: Doors) -> None:
+    query = select(Thing).where(col(Thing.count) == bindparam("n", 1))
+    for each in (query, query.params(n=2), query.params(n=-2), query):
+        usual = await json_of(doors.ordinary, each, Page[Thing], Params())
+        assert await json_of(doors.lane, each, Page[Thing], Params()) == usual
 
 
 def unusual() -> list[Any]:

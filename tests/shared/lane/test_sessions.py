@@ -73,7 +73,6 @@ async def test_reads_see_what_the_session_itself_wrote(doors: Doors) -> None:
 async def test_after_a_read_a_transaction_has_begun(doors: Doors) -> None:
     for open_session in (doors.ordinary, doors.lane):
         async with open_session() as session:
-            assert not session.in_transaction()
             await session.get(Thing, FIRST)
             with pytest.raises(InvalidRequestError, match="already begun"):
                 await session.begin()
@@ -105,6 +104,15 @@ async def test_what_was_loaded_is_detached_when_the_session_closes(doors: Doors)
             await session.rollback()
 
 
+async def test_an_instance_of_a_closed_session_can_be_adopted_by_another(doors: Doors) -> None:
+    for adopted in (False, True):
+        async with doors.lane() as session:
+            thing = session.adopt(remembered()) if adopted else await session.get(Thing, FIRST)
+            assert thing is await session.get(Thing, FIRST)
+        async with doors.lane() as other:
+            assert other.adopt(thing) is thing
+
+
 USES: list[Callable[[AsyncSession], object]] = [
     lambda session: session.info.update(a=1),
     list,
@@ -129,6 +137,42 @@ async def test_whatever_is_asked_of_it_works(doors: Doors, number: int) -> None:
         assert await session.run_sync(lambda real: real.get(Thing, FIRST)) is not None
     with pytest.raises(AttributeError):
         _ = session.no_such_thing
+
+
+async def test_a_loaded_instance_can_be_refreshed_expunged_merged_and_deleted(doors: Doors) -> None:
+    seen = []
+    for open_session, ident in ((doors.ordinary, rows()[9]["id"]), (doors.lane, rows()[18]["id"])):
+        async with open_session() as session:
+            thing = await session.get(Thing, ident)
+            assert thing is not None
+            thing.name = "changed"
+            await session.refresh(thing)
+            names = [thing.name]
+            thing.name = "changed"
+            await session.flush()
+            session.expire(thing)
+            await session.refresh(thing, ["name", "note"])
+            names.append(thing.name)
+            session.expunge(thing)
+            merged = await session.merge(thing)
+            names.append(merged.name)
+            seen.append((*names, thing in session, merged is thing))
+            await session.delete(merged)
+            await session.commit()
+            assert await session.get(Thing, ident) is None
+        async with doors.lane() as session:
+            assert await session.get(Thing, ident) is None
+    assert seen[0] == seen[1]
+
+
+async def test_what_another_session_loads_is_its_own(doors: Doors) -> None:
+    async with doors.lane() as first, doors.lane() as second:
+        mine, theirs = await first.get(Thing, FIRST), await second.get(Thing, FIRST)
+        assert mine is not theirs
+        assert mine in first
+        assert mine not in second
+        with pytest.raises(InvalidRequestError, match="already attached"):
+            second.add(mine)
 
 
 async def test_savepoints_and_blocks(doors: Doors) -> None:
@@ -157,6 +201,13 @@ async def test_an_adopted_instance_is_as_if_loaded(doors: Doors) -> None:
         thing = session.adopt(remembered())
         assert await session.get(Thing, FIRST) is thing
         thing.name = "changed"
+        await session.commit()
+    assert await name_of(doors) == "changed"
+
+
+async def test_an_adopted_instance_that_is_changed_is_stored(doors: Doors) -> None:
+    async with doors.lane() as session:
+        session.adopt(remembered()).name = "changed"
         await session.commit()
     assert await name_of(doors) == "changed"
 

@@ -137,6 +137,7 @@ class Doors:
 @asynccontextmanager
 async def opened(kind: Kind, **settings: Any) -> AsyncIterator[Doors]:
     url = fresh_database(kind)
+    settings = {"connect_timeout_seconds": 10, **settings}  # what is slow on a busy machine is not what is tested
     with_lane = Settings(db=DatabaseSettings(url=url, **settings))
     without = Settings(db=DatabaseSettings(url=url, data_lane=False, **settings))
     first, second = database.create_engine(with_lane), database.create_engine(without)
