@@ -51,7 +51,7 @@ async def _claim(request: Request, session: AsyncSession, user: CurrentUser, key
     body, query = await request.body(), request.scope["query_string"]
     # What is asked for stands in the query too, where there is one.
     asked = query + b"\n" + body if query else body
-    claimed = idempotency.claim_for(user.id, f"{request.method} {request.url.path}", key, asked)
+    claimed = idempotency.claim_for(user.id, f"{request.method} {request.scope['path']}", key, asked)
     answer = await idempotency.claim(session, claimed)
     if answer is not None:
         # Who committed it may have died, or given up waiting, before it counted everywhere.

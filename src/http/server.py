@@ -183,7 +183,13 @@ class QuickCycle(RequestResponseCycle):
         False when that is not possible now: the client reads slowly, or is gone, or asked for no body.
         """
         line = STATUS_LINE.get(status)
-        if self.flow.write_paused or self.disconnected or self.response_started or self.scope["method"] == "HEAD" or not line:
+        if (
+            self.flow.write_paused
+            or self.disconnected
+            or self.response_started
+            or self.scope["method"] == "HEAD"
+            or not line
+        ):
             return False
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False

@@ -105,6 +105,18 @@ FAULTS = [
         "import src.shared.logging.writer",
         "src.http.app -> src.shared.logging.writer",
     ),
+    Fault(
+        "door-of-the-lane",
+        "src/core/orders/services.py",
+        "import src.shared.lane.session",
+        "src.core.orders.services -> src.shared.lane.session",
+    ),
+    Fault(
+        "door-of-the-compiler",
+        "src/http/app.py",
+        "import src.http.compiled.source",
+        "src.http.app -> src.http.compiled.source",
+    ),
 ]
 DOMAIN = {
     "models": "from src.mixins import TimestampMixin",

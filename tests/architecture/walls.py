@@ -24,6 +24,7 @@ DOMAINS_TO_SHARE = 3
 SHARED_ANYWAY = {
     "src.shared.cache_keys": "the patterns name cache keys among what belongs in shared",
     "src.shared.cache_keys.cache_key": "as its module",
+    "src.shared.inline.for_its_value": "auth says it of current_user; the compiler, which heeds it, knows no domain",
     "src.shared.watching.watch_tables": "auth says which tables decide rights; the engine, which watches, knows none",
     "src.shared.types.Name": "hostile text is refused in one room; split up, a domain would copy the rule",
     "src.shared.types.Text": "as Name",

@@ -158,7 +158,8 @@ def _has_own_router(routes: Sequence[BaseRoute]) -> bool:
     included = [route.original_router for route in routes if isinstance(route, _IncludedRouter)]
     own = ("__call__", "app", "handle", "matches")
     return any(
-        any(getattr(type(router), name) is not getattr(APIRouter, name) for name in own) or _has_own_router(router.routes)
+        any(getattr(type(router), name) is not getattr(APIRouter, name) for name in own)
+        or _has_own_router(router.routes)
         for router in included
     )
 

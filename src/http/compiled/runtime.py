@@ -174,15 +174,28 @@ def as_response(outcome: Outcome, status: int) -> RawResponse:
 
 async def run_before_commit(scope: Scope, outcome: Outcome, status: int) -> Outcome:
     response = as_response(outcome, status)
+    body, headers = response.body, list(response.raw_headers)
     for finisher in scope[BEFORE_COMMIT]:
         await finisher(response)
-    return response
+    untouched = response.body is body and response.raw_headers == headers and response.background is None
+    untouched = untouched and response is not outcome
+    return (response.status_code, bytes(body)) if untouched else response
 
 
 async def deliver(outcome: Outcome, status: int, scope: Scope, receive: Receive, send: Send) -> None:
     response = as_response(outcome, status)
     sent: ASGIApp = response if hasattr(response, "body") else Stream(response)
     await sent(scope, receive, send)
+
+
+async def fail(generator: AsyncGenerator[Any, None], error: BaseException) -> None:  # Any: what a dependency yields
+    """What a dependency does with an exception, which it raises again: it or another."""
+    try:
+        await generator.athrow(error)
+    except RuntimeError as changed:
+        # Python turns these two into another exception where they leave a generator (PEP 479).
+        if not (isinstance(error, StopIteration | StopAsyncIteration) and changed.__cause__ is error):
+            raise
 
 
 async def finish(generator: AsyncGenerator[Any, None]) -> None:  # Any: what a dependency yields

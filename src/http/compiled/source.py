@@ -371,7 +371,7 @@ class _Writer:
                 self._line(f"{value} = await {name}.__anext__()")
         when = None if errors is None else f"{name} is not None"
         end = f"await {self._bind('finish', runtime.finish)}({name})"
-        self._open.append(_Open(f"await {name}.athrow(error)", end, when, when))
+        self._open.append(_Open(f"await {self._bind('fail', runtime.fail)}({name}, error)", end, when, when))
         self._line("try:")
         self._depth += 1
 
@@ -632,7 +632,7 @@ def _validator(each: ModelField) -> Callable[..., Any]:  # Any: what it was aske
 
 
 def _json_writer(each: ModelField, shape: dict[str, Any]) -> Callable[[Any], bytes]:  # Any: as FastAPI has them
-    serializer = each._type_adapter.serializer  # noqa: SLF001 - as above
+    serializer: object = each._type_adapter.serializer  # noqa: SLF001 - as above; a mock while the type is incomplete
     if not isinstance(serializer, SchemaSerializer) or type(each).serialize_json is not ModelField.serialize_json:
         raise NotUnderstoodError("a type that is not complete when the app starts")
     to_json = serializer.to_json

@@ -4,7 +4,8 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NoReturn
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, Protocol
 
 from sqlalchemy import Connection, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -36,6 +37,27 @@ _SESSION_EVENTS: Final = (
 )
 
 
+Rows = Sequence[Sequence[Any]]  # Any: values of columns
+
+
+class ByIdentity(Protocol):
+    """The statements of one entity."""
+
+    sql: str
+    many_sql: str
+    batched: tuple[type[Any], ...]  # Any: of identities
+    """Types of which the driver takes many at once and gives them back as they are; none where it does not."""
+    place: int
+    """Of the identity in a row."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    wanted: dict[Any, None]  # Any: identities
+    found: "asyncio.Future[dict[Any, Sequence[Any]] | None]"  # Any: as above, and values of columns
+    """None when the statement failed."""
+
+
 class Lane:
     """What sessions of one engine share: its connections, and what was compiled for its dialect."""
 
@@ -49,6 +71,7 @@ class Lane:
         self.ordered = ordered
         self.plans: dict[object, Any] = {}  # Any: each kind of plan knows its own, see the callers
         self._fetch = _fetch_postgres if self.dialect.name == "postgresql" else _fetch_sqlite
+        self._batches: dict[ByIdentity, _Batch] = {}
         self._out = 0
         self._line: deque[asyncio.Future[None]] = deque()
         # A session of this class, never used: its dispatch shows who listens to all of them.
@@ -100,6 +123,45 @@ class Lane:
             raise  # not reached
         await self.give_back(record)
         return rows
+
+    async def fetch_one(
+        self, plan: ByIdentity, arguments: Sequence[Any], fail: Fail
+    ) -> Sequence[Any] | None:  # Any: values of columns
+        """The row of an identity. Those who ask in the same turn of the event loop share one statement: each sees what
+        was committed when it was sent, and that was after each had asked."""
+        wanted = arguments[0]
+        if not isinstance(wanted, plan.batched):
+            return _first(await self.fetch(plan.sql, arguments, fail))
+        batch = self._batches.get(plan)
+        if batch is None:
+            return await self._lead(plan, arguments, fail)
+        batch.wanted[wanted] = None
+        # Not the future itself: who is cancelled while he waits must not cancel the others.
+        found = await asyncio.shield(batch.found)
+        if found is not None:
+            return found.get(wanted)
+        return _first(await self.fetch(plan.sql, arguments, fail))  # it failed for whoever led: now each for himself
+
+    async def _lead(
+        self, plan: ByIdentity, arguments: Sequence[Any], fail: Fail
+    ) -> Sequence[Any] | None:  # Any: as above
+        wanted = arguments[0]
+        batch = self._batches[plan] = _Batch({wanted: None}, asyncio.get_running_loop().create_future())
+        found = None
+        try:
+            try:
+                await asyncio.sleep(0)
+            finally:
+                del self._batches[plan]
+            if len(batch.wanted) == 1:
+                row = _first(await self.fetch(plan.sql, arguments, fail))
+                found = {} if row is None else {wanted: row}
+            else:
+                rows = await self.fetch(plan.many_sql, [list(batch.wanted)], fail)
+                found = {row[plan.place]: row for row in rows}
+        finally:
+            batch.found.set_result(found)
+        return found.get(wanted)
 
     async def borrow(self) -> Record:
         if not self._line and (record := self._idle()) is not None:
@@ -213,6 +275,10 @@ def _is_ours(listener: Callable[..., object]) -> bool:
     inside = [cell.cell_contents for cell in getattr(listener, "__closure__", None) or ()]
     wrapped = [each for each in inside if callable(each)]
     return listener.__module__ == "sqlalchemy.engine.events" and len(wrapped) == 1 and wrapped[0].__module__ in _OURS
+
+
+def _first(rows: Rows) -> Sequence[Any] | None:  # Any: as above
+    return rows[0] if rows else None
 
 
 async def _fetch_postgres(

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     Boolean,
     Column,
     Date,
@@ -16,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Uuid,
+    any_,
     bindparam,
     inspect,
     select,
@@ -73,6 +76,16 @@ class EntityPlan:
             for name in compiled.positiontup or ()
         ]
         self._binders = [value.type._cached_bind_processor(dialect) for value in wanted]  # noqa: SLF001 - what compiling uses
+        self.many_sql = ""
+        self.batched: tuple[type[Any], ...] = ()  # Any: as in ByIdentity
+        self.place = self.keys.index(self._primary[0])
+        kind = mapper.primary_key[0].type.python_type
+        if dialect.name == "postgresql" and len(wanted) == 1 and kind in (UUID, int) and self._binders == [None]:
+            many = bindparam(None, type_=ARRAY(mapper.primary_key[0].type))
+            self.many_sql = str(
+                select(*self.columns).where(mapper.primary_key[0] == any_(many)).compile(dialect=dialect)
+            )
+            self.batched = (kind,)
 
     @property
     def unheard(self) -> bool:

@@ -179,9 +179,9 @@ class LaneSession(AsyncSession):
                     arguments = plan.arguments(key)
                 except Exception:  # noqa: BLE001 - of any type's: the ordinary path raises it with its words
                     return await super().get(entity, ident)
-                rows = await self.lane.fetch(plan.sql, arguments, self.fail)
+                row = await self.lane.fetch_one(plan, arguments, self.fail)
                 self._begun = True
-                return self.load(plan, rows[0]) if rows else None
+                return None if row is None else self.load(plan, row)
         return await super().get(entity, ident, **how)
 
     # Writing
@@ -189,6 +189,8 @@ class LaneSession(AsyncSession):
     @property
     def writes(self) -> bool:
         """Whether statements can run past SQLAlchemy here."""
+        if self._record is not None:
+            return True  # one did, in this transaction
         return self.lane.dialect.name == "postgresql" and not self._closed and self.lane.quiet
 
     async def run(self, sql: str, arguments: Sequence[Any]) -> Sequence[Sequence[Any]]:  # Any: values of columns

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import (
@@ -52,7 +52,7 @@ from starlette.responses import (
 )
 from starlette.responses import Response as RawResponse
 from starlette.routing import Mount, NoMatchFound, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from src.cache import CacheUnavailableError
 from src.exceptions import BusinessException
@@ -113,7 +113,7 @@ class Performance:
             self._validated.add(repr(seen))
         for deed in self.plan.get(site, ()):
             if deed in _EXCEPTIONS:
-                raise _EXCEPTIONS[deed]()
+                raise _made(deed)
             if deed in _MARKS:
                 _MARKS[deed](self, site, tuple(values.values()))
 
@@ -157,6 +157,10 @@ def _url_for(request: HTTPConnection, name: str, **values: str) -> str | None:
 
 
 # --- exceptions ---------------------------------------------------------------------------------------------------------
+
+
+def _made(deed: str) -> BaseException:
+    return _EXCEPTIONS[deed]()
 
 
 def _reused() -> Exception:
@@ -219,7 +223,7 @@ def _status(status: int) -> Mark:
 def _cookie(_: Performance, site: str, values: tuple[Any, ...]) -> None:
     for response in _of(RawResponse, values):
         response.set_cookie("site", site, max_age=60)
-        response.delete_cookie("old")
+        response.set_cookie("other", "", httponly=True)
 
 
 def _task(performance: Performance, site: str, values: tuple[Any, ...]) -> None:
@@ -259,7 +263,13 @@ def _attribute(_: Performance, site: str, values: tuple[Any, ...]) -> None:
         request.path_params["added"] = site
 
 
+def _later(performance: Performance, site: str, values: tuple[Any, ...]) -> None:
+    for response in _of(RawResponse, values):
+        response.background = _async_task(performance, site)
+
+
 _MARKS: dict[str, Mark] = {
+    "later": _later,
     "header": _header("X-Site", "SITE"),
     "header-type": _header("Content-Type", "application/vnd.site+json"),
     "header-length": _header("X-Content-Type-Options", "mine"),
@@ -283,6 +293,10 @@ Value = Callable[[Performance, str, RawResponse | None], Any]
 
 def _values(*values: Any) -> Iterator[Any]:
     yield from values
+
+
+def _nested(depth: int) -> Any:
+    return [_nested(depth - 1)] if depth else []
 
 
 def _failing_generator() -> Iterator[int]:
@@ -341,7 +355,7 @@ _VALUES: dict[str, Value] = {
     "generator-fails": lambda *_: _failing_generator(),
     "path": lambda *_: FilePath("a/b"),
     "mapping-keys": lambda *_: {1: "a", None: "b", (1, 2): "c"},
-    "nested": lambda *_: functools.reduce(lambda inner, _: [inner], range(300), []),
+    "nested": lambda *_: _nested(300),
     "success": lambda *_: Response.success({"a": 1, "b": "x"}),
     "success-plain": lambda *_: Response.success(),
     "success-list": lambda *_: Response.success([1]),
@@ -399,10 +413,6 @@ def _with_body(response: RawResponse | None) -> Any:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def _raise(error: BaseException) -> NoReturn:
-    raise error
-
-
 def namespace(performance: Performance) -> dict[str, Any]:
     """What source text can refer to."""
     return {
@@ -416,9 +426,8 @@ def namespace(performance: Performance) -> dict[str, Any]:
         "RawResponse": RawResponse,
         "Annotated": Annotated,
         "Any": Any,
-        "Generic": Generic,
         "Literal": Literal,
-        **{name: globals()[name] for name in ("Query", "Header", "Cookie", "Path", "Body", "Depends", "Security")},
+        **{function.__name__: function for function in (Query, Header, Cookie, Path, Body, Depends, Security)},
     }
 
 
@@ -429,4 +438,3 @@ _NAMES: tuple[Any, ...] = (
     Request, JSONResponse, PlainTextResponse, Mount, Route, Response, unwrapped, inline, TeapotError, Colour, Point,
     BusinessException, ErrorCode,
 )  # fmt: skip
-__all__ = ["ASGIApp", "IN_VALIDATORS", "MARKS", "RAISES", "RETURNS", "Performance", "namespace", "shown"]

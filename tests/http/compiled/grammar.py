@@ -193,7 +193,7 @@ def params(draw: st.DrawFn, name: str, models: Sequence[Model], places: Sequence
         return Param(place, name, (name,), kind, text, model, embedded)
     scalar = draw(st.sampled_from(SCALARS))
     kind = draw(st.sampled_from(SEQUENCES)) if place in ("query", "header") and rarely(draw, 4) else scalar
-    arguments, wire = draw(aliases(place, name))
+    chosen, wire = draw(aliases(place, name))
     default = ""
     match draw(
         st.sampled_from(["required", "required", "default", "default", "none", "factory", "wrong", "validated"])
@@ -203,16 +203,16 @@ def params(draw: st.DrawFn, name: str, models: Sequence[Model], places: Sequence
         case "none":
             default = " = None"
         case "factory":
-            arguments.append(f"default_factory=lambda: {kind.default}")
+            chosen.append(f"default_factory=lambda: {kind.default}")
         case "wrong":
             default = " = 'not of this type'"
         case "validated":
-            arguments.append("validate_default=True")
+            chosen.append("validate_default=True")
             default = draw(st.sampled_from([f" = {kind.default}", " = 'not of this type'"]))
     embedded = place == "body" and rarely(draw, 3)
     if embedded:
-        arguments.append("embed=True")
-    text = f"{name}: Annotated[{kind.text}, {PLACES[place]}({', '.join(arguments)})]{default}"
+        chosen.append("embed=True")
+    text = f"{name}: Annotated[{kind.text}, {PLACES[place]}({', '.join(chosen)})]{default}"
     return Param(place, name, wire, kind, text, None, embedded)
 
 
@@ -279,28 +279,37 @@ SITES_OF_A_MARK = ("header", "cookie")
 
 
 @st.composite
-def needs(draw: st.DrawFn, names: Sequence[str], generators: Mapping[str, str]) -> tuple[str, str]:
-    """How one function asks for another: its name, and the annotation."""
-    name = draw(st.sampled_from(names))
+def asks(draw: st.DrawFn, name: str, generators: Mapping[str, str]) -> str:
+    """How one function asks for another."""
     scope = ""
     if generators.get(name) == "inline":
         scope = ", scope='function'"
     elif name in generators:
         scope = draw(st.sampled_from(["", "", ", scope='function'", ", scope='request'"]))
-    match draw(st.sampled_from(["depends"] * 12 + ["security"] * 3 + ["fresh"])):
+    match draw(st.sampled_from(["depends"] * 8 + ["fresh"] + ["security"] * 3 + ["depends"] * 4)):
         case "security":
             oauth = draw(st.sampled_from(["['s1']", "['s2', 's1']", "[]"]))
-            return name, f"Security({name}, scopes={oauth})"
+            return f"Security({name}, scopes={oauth})"
         case "fresh":
-            return name, f"Depends({name}, use_cache=False{scope})"
-    return name, f"Depends({name}{scope})"
+            return f"Depends({name}, use_cache=False{scope})"
+    return f"Depends({name}{scope})"
+
+
+@dataclass
+class Known:
+    """What the functions of an app can be made of."""
+
+    models: Sequence[Model]
+    nodes: list[Node] = field(default_factory=list)
+    """Dependencies."""
+    generators: dict[str, str] = field(default_factory=dict)
+    """Those that yield, and how they end."""
 
 
 @st.composite
 def signatures(
-    draw: st.DrawFn, of: str, known: Sequence[Node], generators: Mapping[str, str], drawn_models: Sequence[Model],
-    places: Sequence[str], path: Sequence[str] = (),
-) -> tuple[list[str], list[str], tuple[Param, ...], tuple[str, ...]]:  # fmt: skip
+    draw: st.DrawFn, of: str, known: Known, places: Sequence[str], path: Sequence[str] = ()
+) -> tuple[list[str], list[str], tuple[Param, ...], tuple[str, ...]]:
     """Parameters as text, what `act` is told of them, those that come from outside, and the functions asked for."""
     texts, told, inner, asked = [], [], [], []
     for name in path:
@@ -308,9 +317,10 @@ def signatures(
         texts.append(f"{name}: {kind.text}")
         told.append(f"{name}={name}")
         inner.append(Param("path", name, (name,), kind, ""))
-    names = [node.name for node in known]
-    for number in range(draw(st.integers(0, 2)) if names else 0):
-        name, how = draw(needs(names, generators))
+    names = [node.name for node in known.nodes]
+    wants = st.lists(st.sampled_from(names), max_size=3) if names else st.just([])
+    for number, name in enumerate(draw(wants)):
+        how = draw(asks(name, known.generators))
         texts.append(f"need{number}: Annotated[Any, {how}]")
         told.append(f"need{number}=need{number}")
         asked.append(name)
@@ -319,7 +329,7 @@ def signatures(
         name = f"p_{number}" if rarely(draw, 9) else f"{of}_p{number}"
         if name in {param.name for param in inner}:
             continue
-        param = draw(params(name, drawn_models, places))
+        param = draw(params(name, known.models, places))
         texts.append(param.text)
         told.append(f"{param.name}={param.name}")
         inner.append(param)
@@ -343,56 +353,57 @@ def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
+PLACES_OF_DEPENDENCIES = (("query", "header", "cookie"), ("query", "query", "header", "cookie", "body"))
+
+
 @st.composite
-def dependencies(
-    draw: st.DrawFn, number: int, known: Sequence[Node], generators: dict[str, str], drawn: Sequence[Model],
-) -> Node:  # fmt: skip
+def dependencies(draw: st.DrawFn, number: int, known: Known) -> Node:
     name, kind = f"dep{number}", draw(st.sampled_from(KINDS))
-    places = draw(st.sampled_from([("query", "header", "cookie"), ("query", "query", "header", "cookie", "body")]))
     if kind == "scheme":
         return Node(name, (), (), (), f"{name} = {draw(st.sampled_from(SCHEMES))}")
-    if kind == "model":
-        if not drawn:
-            kind = "async"
-        else:
-            model = draw(st.sampled_from(drawn))
-            # Its fields become query parameters.
-            query = tuple(Param("query", each.name, each.wire, each.kind, "") for each in model.fields)
-            return Node(name, query, (), (), f"{name} = {model.name}")
-    texts, told, inner, asked = draw(signatures(f"d{number}", known, generators, drawn, places))
-    body = f"    act('{name}', {', '.join(told)})\n    return returned('{name}', '{name}')"
-    sites = [name]
-    if kind in ("yield", "async-yield", "inline-yield"):
+    if kind == "model" and known.models:
+        model = draw(st.sampled_from(known.models))
+        # Its fields become query parameters.
+        query = tuple(Param("query", each.name, each.wire, each.kind, "") for each in model.fields)
+        return Node(name, query, (), (), f"{name} = {model.name}")
+    places = draw(st.sampled_from(PLACES_OF_DEPENDENCIES))
+    texts, told, inner, asked = draw(signatures(f"d{number}", known, places))
+    body = f"    act('{name}', {', '.join(told)})\n"
+    sites: tuple[str, ...] = (name, f"{name}.around") if kind == "decorated" else (name,)
+    if "yield" in kind:
         inline = kind == "inline-yield"
         teardown = draw(st.sampled_from(["plain", "finally", "reraise"] if inline else sorted(TEARDOWNS)))
-        generators[name] = "inline" if inline else teardown
-        body = f"    act('{name}', {', '.join(told)})\n" + TEARDOWNS[teardown].format(name=name)
-        sites += [f"{name}.exit", f"{name}.caught"]
-    head = "async def" if kind in ("async", "async-yield", "inline-yield") else "def"
+        known.generators[name] = "inline" if inline else teardown
+        body += TEARDOWNS[teardown].format(name=name)
+        sites = (name, f"{name}.exit", f"{name}.caught")
+    else:
+        body += f"    return returned('{name}', '{name}')"
+    instead = f"def instead_of_{name}(q: int = 1):\n    act('{name}.instead', q=q)\n    return 'instead'"
+    return Node(name, inner, asked, sites, f"{_written(name, kind, texts, body)}\n{instead}")
+
+
+def _written(name: str, kind: str, texts: Sequence[str], body: str) -> str:
+    """A dependency of that kind."""
     match kind:
         case "class":
-            act = f"    act('{name}', {', '.join(told)})"
+            act = body.partition("\n")[0]
             text = f"class {name}:\n" + _indent(_function("def __init__", texts, act, own="self"))
-            text += f"\n    def __repr__(self):\n        return '{name}()'"
-        case "call" | "async-call":
-            head = "async def __call__" if kind == "async-call" else "def __call__"
+            return text + f"\n    def __repr__(self):\n        return '{name}()'"
+        case "call" | "async-call" | "method":
+            head = {"call": "def __call__", "async-call": "async def __call__", "method": "async def ask"}[kind]
             text = f"class Of_{name}:\n" + _indent(_function(head, texts, body, own="self")) + f"\n{name} = Of_{name}()"
-        case "method":
-            text = f"class Of_{name}:\n" + _indent(_function("async def ask", texts, body, own="self"))
-            text += f"\n{name} = Of_{name}().ask"
+            return text + (".ask" if kind == "method" else "")
         case "partial":
-            text = _function(f"async def of_{name}", ["given", *texts], body)
-            text += f"\n{name} = functools.partial(of_{name}, given=1)"
+            return (
+                _function(f"async def of_{name}", ["given", *texts], body)
+                + f"\n{name} = functools.partial(of_{name}, given=1)"
+            )
         case "decorated":
             text = f"{_function(f'async def of_{name}', texts, body)}\n@functools.wraps(of_{name})\n"
-            text += f"async def {name}(**values):\n    act('{name}.around')\n    return await of_{name}(**values)"
-            sites.append(f"{name}.around")
-        case "inline" | "inline-yield":
-            text = "@inline\n" + _function(f"{head} {name}", texts, body)
-        case _:
-            text = _function(f"{head} {name}", texts, body)
-    text += f"\ndef instead_of_{name}(q: int = 1):\n    act('{name}.instead', q=q)\n    return 'instead'"
-    return Node(name, inner, asked, tuple(sites), text)
+            return text + f"async def {name}(**values):\n    act('{name}.around')\n    return await of_{name}(**values)"
+        case "def" | "yield" | "inline":
+            return ("@inline\n" if kind == "inline" else "") + _function(f"def {name}", texts, body)
+    return ("@inline\n" if kind == "inline-yield" else "") + _function(f"async def {name}", texts, body)
 
 
 ANSWERS = (
@@ -410,19 +421,31 @@ BODILESS = (204, 205, 304)
 
 
 @st.composite
-def endpoints(
-    draw: st.DrawFn, number: int, known: Sequence[Node], generators: Mapping[str, str], drawn: Sequence[Model],
-    path: Sequence[str],
-) -> Node:  # fmt: skip
-    name, kind = (
-        f"endpoint{number}",
-        draw(st.sampled_from(["async"] * 8 + ["def", "def", "call", "partial", "unwrapped"])),
+def endpoints(draw: st.DrawFn, number: int, known: Known, path: Sequence[str]) -> Node:
+    name = f"endpoint{number}"
+    kind = draw(
+        st.sampled_from(
+            [
+                "async",
+                "async",
+                "async",
+                "async",
+                "unwrapped",
+                "call",
+                "partial",
+                "def",
+                "def",
+                "async",
+                "async",
+                "async",
+            ]
+        )
     )
     places = draw(st.sampled_from([("query", "header", "cookie"), ("query", "body"), ("body",)]))
-    texts, told, inner, asked = draw(signatures(f"e{number}", known, generators, drawn, places, path))
+    texts, told, inner, asked = draw(signatures(f"e{number}", known, places, path))
     returns = draw(st.sampled_from(ANSWERS))
     if "MODEL" in returns:
-        returns = returns.replace("MODEL", draw(st.sampled_from(drawn)).name) if drawn else ""
+        returns = returns.replace("MODEL", draw(st.sampled_from(known.models)).name) if known.models else ""
     response = ", response" if any(text.startswith("response:") for text in texts) else ""
     body = f"    act('{name}', {', '.join(told)})\n    return returned('{name}', {{'a': 1}}{response})"
     head = "def" if kind == "def" else "async def"
@@ -501,87 +524,114 @@ MOUNTS = {
 }
 
 
+@dataclass(frozen=True)
+class RouterOf:
+    name: str
+    prefix: str
+    """With those of the routers above."""
+    needs: tuple[str, ...] = ()
+    text: str = ""
+    into: str = ""
+
+    @property
+    def inclusion(self) -> str:
+        return f"{self.into}.include_router({self.name})"
+
+
 @st.composite
-def apps(draw: st.DrawFn) -> App:
-    drawn = [draw(models(number)) for number in range(draw(st.integers(0, 2)))]
-    nodes: list[Node] = []
-    generators: dict[str, str] = {}
-    for number in range(draw(st.integers(0, 4))):
-        nodes.append(draw(dependencies(number, nodes, generators, drawn)))
-    deps = list(nodes)
-    routers, parts, routes = [("app", "", ())], [], []
+def wanted(draw: st.DrawFn, known: Known) -> tuple[tuple[str, ...], list[str]]:
+    """Of a router or a decorator: `dependencies=[…]`."""
+    names = draw(st.lists(st.sampled_from([node.name for node in known.nodes]), max_size=1)) if known.nodes else []
+    return tuple(names), [
+        f"dependencies=[{', '.join(_depends(name, known.generators) for name in names)}]"
+    ] if names else []
+
+
+@st.composite
+def routers(draw: st.DrawFn, known: Known) -> list[RouterOf]:
+    """The app's own, and up to two others, beside each other or one in the other."""
+    made = [RouterOf("app", "")]
     for number in range(draw(st.integers(0, 2))):
         prefix = draw(st.sampled_from(PREFIXES))
-        asked = draw(st.lists(st.sampled_from([node.name for node in deps]), max_size=1)) if deps else []
-        arguments = [f"prefix='{prefix}'"] if prefix else []
-        arguments += [f"dependencies=[{_depends(asked[0], generators)}]"] if asked else []
-        parts.append((f"router{number}", f"router{number} = APIRouter({', '.join(arguments)})"))
-        routers.append((f"router{number}", prefix, tuple(asked)))
-    into = [
-        "app",
-        *(draw(st.sampled_from(["app", "router0"])) if number else "app" for number in range(len(routers) - 1)),
-    ]
-    mounts = draw(st.lists(st.sampled_from(sorted(MOUNTS)), max_size=1)) if rarely(draw, 4) else []
-    late = draw(st.booleans())
-    lines = [MOUNTS[name] for name in mounts] if not late else []
-    included = draw(st.booleans())
-    for number in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, len(routers) - 1))
-        router, prefix, above = routers[place]
-        if place == 2 and into[2] == "router0":
-            prefix, above = routers[1][1] + prefix, (*routers[1][2], *above)
-        path = draw(st.sampled_from(PATHS))
-        names = [part.strip("{}").partition(":")[0] for part in _parameters(path)]
-        if "{z}" in prefix and draw(st.booleans()):
-            names.append("z")
-        if path == "/" and prefix == "" and router != "app":
-            path = "/a"
-        methods = draw(st.sampled_from(METHODS))
-        node = draw(endpoints(number, deps, generators, drawn, names))
-        arguments = [f"methods={list(methods)!r}"]
-        status = draw(st.sampled_from(STATUSES + (BODILESS if "->" not in node.text else ())))
-        arguments += [f"status_code={status}"] if status != 200 else []
-        arguments += draw(st.lists(st.sampled_from(SHAPES), max_size=1)) if rarely(draw, 2) else []
-        asked = draw(st.lists(st.sampled_from([node.name for node in deps]), max_size=1)) if deps else []
-        arguments += [f"dependencies=[{_depends(asked[0], generators)}]"] if asked else []
-        nodes.append(node)
-        lines.append(node.text)
-        lines.append(f"{router}.add_api_route('{path}', {node.name}, {', '.join(arguments)}, name='{node.name}')")
-        routes.append(RouteOf(prefix + path, methods, node.name, (*above, *asked)))
-        if included and number == 0:
-            lines += _inclusions(routers, into)
-    lines += [] if included else _inclusions(routers, into)
-    lines += [MOUNTS[name] for name in mounts] if late else []
-    handlers = draw(st.lists(st.sampled_from(sorted(HANDLERS)), max_size=2, unique_by=lambda name: HANDLERS[name][0]))
-    for number, handler in enumerate(handlers):
-        kind, head, body = HANDLERS[handler]
-        lines.append(
-            f"@app.exception_handler({kind})\n{head} handler{number}(request, error):\n    act('handler{number}')\n    {body}"
-        )
-    around = draw(st.lists(st.sampled_from(sorted(MIDDLEWARE)), max_size=2)) if rarely(draw, 4) else []
-    lines += [MIDDLEWARE[name] for name in dict.fromkeys(around)]
-    source = "\n\n".join(
-        [PRELUDE, *(model.text for model in drawn), *(node.text for node in deps), *(text for _, text in parts), *lines]
+        asked, arguments = draw(wanted(known))
+        arguments = [f"prefix='{prefix}'", *arguments]
+        above = draw(st.sampled_from(made))
+        text = f"router{number} = APIRouter({', '.join(arguments)})"
+        made.append(RouterOf(f"router{number}", above.prefix + prefix, (*above.needs, *asked), text, above.name))
+    # FastAPI wants a parameter once in a path.
+    return made if all(router.prefix.count("{z}") < 2 for router in made) else made[:2]
+
+
+@st.composite
+def routes(draw: st.DrawFn, number: int, known: Known, router: RouterOf) -> tuple[RouteOf, Node, str]:
+    path = draw(st.sampled_from(PATHS))
+    names = [_name(part) for part in _parameters(path)]
+    if "{z}" in router.prefix and draw(st.booleans()):
+        names.append("z")
+    methods = draw(st.sampled_from(METHODS))
+    node = draw(endpoints(number, known, names))
+    arguments = [f"methods={list(methods)!r}", f"name='{node.name}'"]
+    status = draw(st.sampled_from(STATUSES + (BODILESS if "->" not in node.text else ())))
+    arguments += [f"status_code={status}"] if status != 200 else []
+    arguments += draw(st.lists(st.sampled_from(SHAPES), max_size=1)) if rarely(draw, 2) else []
+    asked, dependencies_of = draw(wanted(known))
+    text = (
+        f"{node.text}\n\n{router.name}.add_api_route('{path}', {node.name}, {', '.join(arguments + dependencies_of)})"
     )
-    sites = [
-        *(site for node in nodes for site in node.sites),
-        *(f"{model.name}.{kind}" for model in drawn for kind in ("validate", "serialise")),
-        "checked", "below", "plain",
-        *(f"handler{number}" for number in range(len(handlers))),
-        *(site for name in around for site in (name, f"{name}.after")),
-    ]  # fmt: skip
-    root_path = draw(st.sampled_from(["", "", "", "", "/root"]))
-    return App(source, {node.name: node for node in nodes}, tuple(routes), tuple(drawn), tuple(sites), root_path)
+    return RouteOf(router.prefix + path, methods, node.name, (*router.needs, *asked)), node, text
+
+
+@st.composite
+def surroundings(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    """Exception handlers and middleware, and their sites."""
+    lines, sites = [], []
+    chosen = draw(st.lists(st.sampled_from(sorted(HANDLERS)), max_size=2, unique_by=lambda name: HANDLERS[name][0]))
+    for number, handler in enumerate(chosen):
+        kind, head, body = HANDLERS[handler]
+        name = f"handler{number}"
+        lines.append(f"@app.exception_handler({kind})\n{head} {name}(request, error):\n    act('{name}')\n    {body}")
+        sites.append(name)
+    if rarely(draw, 4):
+        around = draw(st.lists(st.sampled_from(sorted(MIDDLEWARE)), max_size=2, unique=True))
+        lines += [MIDDLEWARE[name] for name in around]
+        sites += [site for name in around for site in (name, f"{name}.after")]
+    return lines, sites
+
+
+@st.composite
+def apps(draw: st.DrawFn) -> App:
+    known = Known([draw(models(number)) for number in range(draw(st.integers(0, 2)))])
+    for number in range(draw(st.sampled_from([3, 4, 5, 2, 1, 0]))):
+        known.nodes.append(draw(dependencies(number, known)))
+    above = draw(routers(known))
+    drawn = [draw(routes(number, known, draw(st.sampled_from(above)))) for number in range(draw(st.integers(1, 4)))]
+    lines = [text for _, _, text in drawn]
+    # Routers are included behind the first route or at the end; what is mounted stands in front or behind.
+    lines[draw(st.sampled_from([1, len(lines)])) : 0] = [router.inclusion for router in above[:0:-1]]
+    mount = [MOUNTS[draw(st.sampled_from(sorted(MOUNTS)))]] if rarely(draw, 4) else []
+    lines = mount + lines if draw(st.booleans()) else lines + mount
+    around, sites = draw(surroundings())
+    nodes = [*known.nodes, *(node for _, node, _ in drawn)]
+    first = [PRELUDE, *(model.text for model in known.models), *(node.text for node in known.nodes)]
+    first += [router.text for router in above]
+    sites += [site for node in nodes for site in node.sites]
+    sites += [f"{model.name}.{kind}" for model in known.models for kind in ("validate", "serialise")]
+    return App(
+        "\n\n".join([*first, *lines, *around]),
+        {node.name: node for node in nodes},
+        tuple(route for route, _, _ in drawn),
+        tuple(known.models),
+        (*sites, "checked", "below", "plain"),
+        draw(st.sampled_from(["", "", "", "", "/root"])),
+    )
 
 
 def _parameters(path: str) -> list[str]:
-    return [part[: part.index("}") + 1] for part in path.split("{")[1:]]
+    return [f"{{{part.partition('}')[0]}}}" for part in path.split("{")[1:]]
 
 
-def _inclusions(routers: Sequence[tuple[str, str, tuple[str, ...]]], into: Sequence[str]) -> list[str]:
-    """The innermost first."""
-    lines = [f"{into[number]}.include_router({routers[number][0]})" for number in range(1, len(routers))]
-    return lines[::-1]
+def _name(parameter: str) -> str:
+    return parameter.strip("{}").partition(":")[0]
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -606,79 +656,93 @@ def values(param: Param, *, hostile: bool) -> st.SearchStrategy[object]:
 
 
 @st.composite
+def targets(draw: st.DrawFn, app: App, route: RouteOf, inner: Sequence[Param], *, hostile: bool) -> str:
+    """A path of the route."""
+    path = route.path
+    for parameter in _parameters(path):
+        kinds = [param.kind for param in inner if param.place == "path" and param.name == _name(parameter)]
+        fitting = texts((kinds or [SCALARS[0]])[0], hostile=hostile)
+        path = path.replace(parameter, draw(fitting | st.sampled_from(["a", "b"]) if hostile else fitting) or "1", 1)
+    path = quote(path, safe="/%+,=&.-_~")
+    if hostile and rarely(draw, 4):
+        path = draw(
+            st.sampled_from([f"{path}/", "/", "/a/b", "/r/a", "/m/1", "//a", "/a%2Fb", "/A", "", "/none", "/a%0A"])
+        )
+    return app.root_path + path if app.root_path and draw(st.booleans()) else path
+
+
+@dataclass
+class Inputs:
+    query: list[str] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    cookies: list[str] = field(default_factory=list)
+
+    def add(self, place: str, name: str, text: str) -> None:
+        match place:
+            case "query":
+                self.query.append(f"{quote(name)}={text}")
+            case "header":
+                self.headers.append((name.lower().encode(), _unquoted(text)))
+            case "cookie":
+                self.cookies.append(f"{name}={_unquoted(text).decode('latin-1')}")
+
+
+@st.composite
+def inputs(draw: st.DrawFn, nodes: Sequence[Node], *, hostile: bool) -> Inputs:
+    """Query, headers and cookies for all that the functions ask for."""
+    made, given = Inputs(), set[tuple[str, str]]()
+    for place, name, kind in (each for node in nodes for param in node.params for each in _flat(param)):
+        if (hostile and rarely(draw, 4)) or (place, name) in given:
+            continue
+        given.add((place, name))
+        for _ in range(2 if kind.sequence or (hostile and rarely(draw, 9)) else 1):
+            made.add(place, name, draw(texts(kind, hostile=hostile)))
+    if any("APIKeyQuery" in node.text for node in nodes) and draw(st.booleans()):
+        made.query.append("key=k")
+    if draw(st.booleans()):
+        made.headers.append((b"authorization", draw(st.sampled_from([b"Bearer t", b"Basic eA==", b"", b"Bearer"]))))
+        made.headers.append((b"x-key", b"k"))
+    if hostile and rarely(draw, 4):
+        made.query.append(draw(st.sampled_from(["extra=1", "&&", "=", "%FF=%FF", "a=1;b=2", "p_0=1&p_0=2", "x" * 400])))
+    if made.cookies:
+        made.headers.append((b"cookie", "; ".join(made.cookies).encode("latin-1", "replace")))
+    if rarely(draw, 5):
+        made.headers.append((b"accept", draw(st.sampled_from(ACCEPTS))))
+    if hostile and rarely(draw, 9):
+        made.headers += [(b"x-many-%d" % number, b"1") for number in range(100)]
+    return made
+
+
+@st.composite
 def requests(draw: st.DrawFn, app: App) -> Request:
     hostile = rarely(draw, 3)
     route = draw(st.sampled_from(app.routes))
-    reachable = app.reachable(route)
-    outer = [param for node in reachable for param in node.params]
-    path = route.path
-    for part in _parameters(path):
-        name = part.strip("{}").partition(":")[0]
-        kind = next((param.kind for param in outer if param.place == "path" and param.name == name), SCALARS[0])
-        text = (
-            draw(st.sampled_from(["b", "a"]) | texts(kind, hostile=True) if hostile else texts(kind, hostile=False))
-            or "1"
-        )
-        path = path.replace(part, text, 1)
-    path = quote(path, safe="/%+,=&.-_~")
-    method = route.methods[0]
-    if hostile and rarely(draw, 4):
-        path = draw(
-            st.sampled_from([path + "/", "/", "/a/b", "/r/a", "/m/1", "//a", "/a%2Fb", "/A", "", "/nowhere", "/a\n"])
-        )
-        path = quote(path, safe="/%")
-    if hostile and rarely(draw, 4):
-        method = draw(st.sampled_from(["GET", "POST", "HEAD", "DELETE", "OPTIONS", "get", "TRACE"]))
-    if app.root_path and draw(st.booleans()):
-        path = app.root_path + path
-    query, headers, cookies, given = [], [], [], set[tuple[str, str]]()
-    body_params = []
-    for param in outer:
-        for place, name, kind in _flat(param):
-            if (hostile and rarely(draw, 4)) or (place, name) in given:
-                continue
-            given.add((place, name))
-            for _ in range(2 if kind.sequence or (hostile and rarely(draw, 9)) else 1):
-                text = draw(texts(kind, hostile=hostile))
-                if place == "query":
-                    query.append(f"{quote(name)}={text}")
-                elif place == "header":
-                    headers.append((name.lower().encode(), _unquoted(text)))
-                elif place == "cookie":
-                    cookies.append(f"{name}={_unquoted(text).decode('latin-1')}")
-        if param.place == "body":
-            body_params.append(param)
-    if any(node.text.find("APIKeyQuery") >= 0 for node in reachable) and draw(st.booleans()):
-        query.append("key=k")
-    if draw(st.integers(0, 1)):
-        headers.append((b"authorization", draw(st.sampled_from([b"Bearer t", b"Basic eA==", b"", b"Bearer"]))))
-        headers.append((b"x-key", b"k"))
-    if hostile and rarely(draw, 4):
-        query.append(draw(st.sampled_from(["extra=1", "&&", "=", "%FF=%FF", "a=1;b=2", "p_0=1&p_0=2", "x" * 400])))
-    if cookies:
-        headers.append((b"cookie", "; ".join(cookies).encode("latin-1", "replace")))
-    if rarely(draw, 5):
-        headers.append((b"accept", draw(st.sampled_from(ACCEPTS))))
-    if hostile and rarely(draw, 9):
-        headers += [(b"x-many-%d" % number, b"1") for number in range(100)]
-    body = draw(bodies(body_params, hostile=hostile)) if body_params or rarely(draw, 9) else b""
+    nodes = app.reachable(route)
+    inner = [param for node in nodes for param in node.params]
+    path = draw(targets(app, route, inner, hostile=hostile))
+    given = draw(inputs(nodes, hostile=hostile))
+    in_body = [param for param in inner if param.place == "body"]
+    body = draw(bodies(in_body, hostile=hostile)) if in_body or rarely(draw, 9) else b""
+    headers = list(given.headers)
     if body:
-        kind_of = draw(st.sampled_from(CONTENT_TYPES)) if hostile and rarely(draw, 2) else b"application/json"
-        headers += [(b"content-type", kind_of)] if kind_of is not None else []
-        if rarely(draw, 3):
-            headers.append((b"content-length", b"%d" % len(body)))
-    chunks = tuple(draw(chunked(body)))
-    target = path + ("?" + "&".join(query) if query else "")
-    replaceable = [node.name for node in app.nodes.values() if f"instead_of_{node.name}(" in node.text]
-    overridden = draw(st.lists(st.sampled_from(replaceable), max_size=1)) if replaceable and rarely(draw, 9) else []
-    gone = hostile and rarely(draw, 9)
-    host = (
-        draw(st.sampled_from([b"evil.example", b"", None, b"localhost:80"]))
-        if hostile and rarely(draw, 19)
-        else b"testserver"
+        kind = draw(st.sampled_from(CONTENT_TYPES)) if hostile and rarely(draw, 2) else b"application/json"
+        headers += [(b"content-type", kind)] if kind is not None else []
+        headers += [(b"content-length", b"%d" % len(body))] if rarely(draw, 3) else []
+    replaceable = [name for name, node in app.nodes.items() if f"instead_of_{name}(" in node.text]
+    return Request(
+        draw(st.sampled_from(OTHER_METHODS)) if hostile and rarely(draw, 4) else route.methods[0],
+        path + ("?" + "&".join(given.query) if given.query else ""),
+        tuple(headers),
+        tuple(draw(chunked(body))),
+        draw(plans(app, nodes)),
+        tuple(draw(st.lists(st.sampled_from(replaceable), max_size=1))) if replaceable and rarely(draw, 9) else (),
+        hostile and rarely(draw, 9),
+        draw(st.sampled_from(OTHER_HOSTS)) if hostile and rarely(draw, 19) else b"testserver",
     )
-    plan = draw(plans(app, reachable))
-    return Request(method, target, tuple(headers), chunks, plan, tuple(overridden), gone, host)
+
+
+OTHER_METHODS = ("GET", "POST", "HEAD", "DELETE", "OPTIONS", "get", "TRACE")
+OTHER_HOSTS = (b"evil.example", b"", None, b"localhost:80")
 
 
 def _flat(param: Param) -> list[tuple[str, str, Kind]]:
@@ -730,7 +794,7 @@ def plans(draw: st.DrawFn, app: App, reachable: Sequence[Node]) -> dict[str, tup
     for site in list(plan):
         for later in (f"{site}.task", f"{site}.finish", f"{site}.stream"):
             if rarely(draw, 5):
-                plan[later] = (draw(st.sampled_from([*RAISES, "header"])),)
+                plan[later] = (draw(st.sampled_from(["header", "status-202", "status-204", "later", *RAISES])),)
     return plan
 
 
@@ -743,6 +807,6 @@ class Script:
 
 
 @st.composite
-def scripts(draw: st.DrawFn, most: int = 6) -> Script:
+def scripts(draw: st.DrawFn, most: int = 8) -> Script:
     app = draw(apps())
-    return Script(app, tuple(draw(st.lists(requests(app), min_size=2, max_size=most))))
+    return Script(app, tuple(draw(st.lists(requests(app), min_size=3, max_size=most))))

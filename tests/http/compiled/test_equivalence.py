@@ -20,7 +20,7 @@ from tests.http.compiled import stage
 from tests.http.compiled.grammar import App, Script, apps, scripts
 from tests.http.compiled.stage import JSON, NoAppError, Request, Stage, Tally, Twins, twins
 
-EXAMPLES = int(os.environ.get("EQUIVALENCE_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("EQUIVALENCE_EXAMPLES", "200"))
 MANY = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -59,8 +59,8 @@ def test_generated_apps_answer_generated_requests_alike(run: asyncio.Runner, lis
 
     print(tally)  # noqa: T201 - for a long run
     # Or all could be equal because nothing is compiled, or nothing but refusals of input.
-    assert tally.compiled > 0.7 * (tally.compiled + sum(tally.refused.values()))
-    assert tally.served > 0.4 * tally.requests
+    assert tally.compiled > 0.5 * (tally.compiled + sum(tally.refused.values()))
+    assert tally.served > 0.3 * tally.requests
     assert tally.reached > 0.3 * tally.requests
 
 
@@ -122,7 +122,7 @@ def asked_of(app: FastAPI) -> Iterator[Request]:
             for name in route.param_convertors:
                 path = path.replace(f"{{{name}}}", value)
             if not any(word in path for word in ("slow", "endless", "late", "wait", "forever", "sleep")):
-                yield Request(sorted(route.methods)[0], path, JSON if body else (), (body,))
+                yield Request(min(route.methods), path, JSON if body else (), (body,))
 
 
 # --- found by reading or by these tests, and mended -------------------------------------------------------------------
@@ -179,6 +179,13 @@ def planned(**plan: tuple[str, ...]) -> Request:
         ),
         pytest.param(ENDPOINT, planned(endpoint0=("task",), endpoint0__task=("crash",)), id="a task that crashes"),
         pytest.param(ENDPOINT, planned(endpoint0=("plain-task",)), id="a task of FastAPI's own class"),
+        pytest.param(
+            ENDPOINT.replace(", response: RawResponse, tasks: BackgroundTasks", "")
+            .replace(", response=response, tasks=tasks", "")
+            .replace(", response)", ")"),
+            planned(endpoint0=("finisher",), endpoint0__finish=("later",)),
+            id="a task of a finisher",
+        ),
         pytest.param(
             ENDPOINT + HANDLERS, planned(endpoint0=("stream",), endpoint0__stream=("crash",)), id="a stream that breaks"
         ),
@@ -237,6 +244,94 @@ def test_what_once_differed_is_alike(run: asyncio.Runner, listen: Listen, source
 
     assert compiled.events == ordinary.events
     # FastAPI's own path sees a generator in a list fail only once, and so do we.
+    assert tally.served == 1
+
+
+ORDER = """
+async def plain(q: int = 1):
+    act("plain", q=q)
+    return "plain"
+
+def threaded(h: Annotated[int, Header()] = 1, first: Any = Depends(plain)):
+    act("threaded", h=h)
+    return "threaded"
+
+async def request_scoped(first: Annotated[str, Depends(plain)], response: RawResponse):
+    act("request_scoped", response=response)
+    try:
+        yield "request"
+    except Exception as error:
+        caught("request_scoped", error)
+        raise
+    finally:
+        act("request_scoped.exit")
+
+def function_scoped(first: Annotated[str, Depends(threaded)]):
+    act("function_scoped")
+    yield "function"
+    act("function_scoped.exit")
+
+class Of:
+    def __init__(self, c: Annotated[str, Cookie()] = "cookie"):
+        act("class", c=c)
+
+router = APIRouter(prefix="/{x}", dependencies=[Depends(threaded)])
+
+@router.post("/b", dependencies=[Depends(Of)], status_code=201)
+async def endpoint0(
+    *,
+    x: int,
+    body: Annotated[dict[str, int], Body()],
+    a: Annotated[str, Depends(request_scoped)],
+    b: Annotated[str, Depends(function_scoped, scope="function")],
+    c: Annotated[str, Depends(plain)],
+    response: RawResponse,
+    tasks: BackgroundTasks,
+    request: Request,
+) -> dict[str, int]:
+    act("endpoint0", x=x, body=body, a=a, b=b, c=c, response=response, tasks=tasks, request=request)
+    return returned("endpoint0", body, response)
+
+app.include_router(router)
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "body", "plan"),
+    [
+        ("/1/b", JSON, b'{"a": 1}', {}),
+        ("/x/b?q=x", ((b"h", b"x"), *JSON), b'{"a": "x"}', {}),
+        ("/x/b?q=x&q=y&z=1", JSON, b"[", {}),
+        (
+            "/1/b",
+            JSON,
+            b'{"a": 1}',
+            {"endpoint0": ("task", "header", "cookie", "status-202", "user", "line", "finisher")},
+        ),
+        ("/1/b", JSON, b'{"a": 1}', {"request_scoped": ("header",), "endpoint0": ("teapot",)}),
+        ("/1/b", JSON, b'{"a": 1}', {"threaded": ("http-401",)}),
+        ("/1/b", JSON, b'{"a": 1}', {"function_scoped.exit": ("business",), "endpoint0": ("task",)}),
+        ("/1/b", JSON, b'{"a": 1}', {"request_scoped.exit": ("crash",), "endpoint0": ("task",)}),
+        ("/1/b", JSON, b'{"a": 1}', {"endpoint0": ("finisher", "header"), "endpoint0.finish": ("business-data",)}),
+        ("/1/b", JSON, b'{"a": 1}', {"endpoint0": ("finisher",), "endpoint0.finish": ("later",)}),
+        ("/1/b", JSON, b'{"a": 1}', {"endpoint0": ("finisher",), "endpoint0.finish": ("status-202",)}),
+        ("/1/b", JSON, b'{"a": 1}', {"endpoint0": ("cancelled",)}),
+        ("/1/b", JSON, b'{"a": 1}', {"endpoint0": ("dict-more",)}),
+        ("/1/b", JSON, b'{"a": 1}', {"endpoint0": ("error-plain",)}),
+        ("/1/b", (), b'{"a": 1}', {}),
+    ],
+)
+def test_everything_happens_in_the_same_order(  # noqa: PLR0917, PLR0913 - a request has these parts
+    run: asyncio.Runner, listen: Listen, target: str, headers: Any, body: bytes, plan: Any
+) -> None:
+    """A route with something of everything, by which the examples above can be read."""
+    tally = Tally()
+    pair = twins(ORDER, listen, tally)
+
+    compiled, ordinary = run.run(pair.play(Request("POST", target, headers, (body,), plan)))
+
+    assert compiled.events == ordinary.events
+    assert compiled == ordinary
     assert tally.served == 1
 
 

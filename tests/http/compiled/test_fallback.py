@@ -55,14 +55,18 @@ UNKNOWN = {
         Request(),
     ),
     "a route class of its own": (
-        "class Own(APIRoute):\n    def get_route_handler(self):\n        handle = super().get_route_handler()\n"
-        "        async def own(request):\n            act('own')\n            return await handle(request)\n        return own\n"
-        "router = APIRouter(route_class=Own)\n@router.get('/')\nasync def endpoint0():\n    return 1\napp.include_router(router)",
+        (
+            "class Own(APIRoute):\n    def get_route_handler(self):\n        handle = super().get_route_handler()\n"
+            "        async def own(request):\n            act('own')\n            return await handle(request)\n        return own\n"
+            "router = APIRouter(route_class=Own)\n@router.get('/')\nasync def endpoint0():\n    return 1\napp.include_router(router)"
+        ),
         Request(),
     ),
     "a router class of its own": (
-        "class Own(APIRouter):\n    def matches(self, scope):\n        act('matches')\n        return super().matches(scope)\n"
-        "router = Own(prefix='/r')\n@router.get('/')\nasync def endpoint0():\n    return 1\napp.include_router(router)",
+        (
+            "class Own(APIRouter):\n    def matches(self, scope):\n        act('matches')\n        return super().matches(scope)\n"
+            "router = Own(prefix='/r')\n@router.get('/')\nasync def endpoint0():\n    return 1\napp.include_router(router)"
+        ),
         Request(target="/r/"),
     ),
     "a mounted app": (
@@ -83,8 +87,10 @@ UNKNOWN = {
         Request("DELETE"),
     ),
     "a dependency without a cache": (
-        "async def dep0():\n    act('dep0')\n    return 1\n@app.get('/')\n"
-        "async def endpoint0(a: Annotated[int, Depends(dep0, use_cache=False)], b: Annotated[int, Depends(dep0)]):\n    return a + b",
+        (
+            "async def dep0():\n    act('dep0')\n    return 1\n@app.get('/')\n"
+            "async def endpoint0(a: Annotated[int, Depends(dep0, use_cache=False)], b: Annotated[int, Depends(dep0)]):\n    return a + b"
+        ),
         Request(),
     ),
     "a convertor": ("@app.get('/{x:int}')\nasync def endpoint0(x: int):\n    return x", Request(target="/7")),
@@ -185,13 +191,17 @@ def test_dependencies_that_are_replaced_are_asked_by_fastapi_until_they_are_put_
     ("middleware", "event"),
     [
         (
-            "class Pure:\n    def __init__(self, app):\n        self.app = app\n    async def __call__(self, scope, receive, send):\n"
-            "        act('around')\n        await self.app(scope, receive, send)\napp.add_middleware(Pure)",
+            (
+                "class Pure:\n    def __init__(self, app):\n        self.app = app\n    async def __call__(self, scope, receive, send):\n"
+                "        act('around')\n        await self.app(scope, receive, send)\napp.add_middleware(Pure)"
+            ),
             "around",
         ),
         (
-            "class Based(BaseHTTPMiddleware):\n    async def dispatch(self, request, call_next):\n        act('around')\n"
-            "        return await call_next(request)\napp.add_middleware(Based)",
+            (
+                "class Based(BaseHTTPMiddleware):\n    async def dispatch(self, request, call_next):\n        act('around')\n"
+                "        return await call_next(request)\napp.add_middleware(Based)"
+            ),
             "around",
         ),
     ],

@@ -68,7 +68,7 @@ QUESTIONS = st.lists(
 )
 
 
-def built(drawn: list[Line], prefixes: tuple[str, str], nested: bool) -> FastAPI:  # noqa: FBT001 - drawn
+def built(drawn: list[Line], prefixes: tuple[str, str], *, nested: bool) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     routers = [app.router, APIRouter(prefix=prefixes[0]), APIRouter(prefix=prefixes[1])]
 
@@ -86,7 +86,7 @@ def built(drawn: list[Line], prefixes: tuple[str, str], nested: bool) -> FastAPI
             case "route":
                 router.routes.append(Route(line.path, _elsewhere, methods=list(line.methods)))
             case "mount":
-                router.routes.append(Mount(line.path.rstrip("/"), Starlette(routes=[Route("/a", _elsewhere)])))
+                router.routes.append(Mount(line.path.rstrip("/") or "/a", Starlette(routes=[Route("/a", _elsewhere)])))
             case "host":
                 router.routes.append(Host("{tenant}.example", Starlette(routes=[Route("/a", _elsewhere)])))
         if number == len(drawn) // 2 and not nested:
@@ -143,9 +143,9 @@ def found(table: Table, method: str, path: str) -> object:
 @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(drawn=lines(SEGMENTS, "route", "mount", "host"), prefixes=PREFIXES, nested=st.booleans(), questions=QUESTIONS)
 def test_what_the_table_finds_is_what_fastapi_finds(
-    run: asyncio.Runner, drawn: list[Line], prefixes: tuple[str, str], nested: bool, questions: list[tuple[str, str]]
+    run: asyncio.Runner, drawn: list[Line], prefixes: tuple[str, str], *, nested: bool, questions: list[tuple[str, str]]
 ) -> None:
-    app = built(drawn, prefixes, nested)
+    app = built(drawn, prefixes, nested=nested)
     table = table_of(app)
 
     for method, path in questions:
@@ -156,9 +156,9 @@ def test_what_the_table_finds_is_what_fastapi_finds(
 @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(drawn=lines(PLAIN_SEGMENTS), prefixes=PREFIXES, nested=st.booleans(), questions=QUESTIONS)
 def test_among_plain_routes_the_table_finds_every_one(
-    run: asyncio.Runner, drawn: list[Line], prefixes: tuple[str, str], nested: bool, questions: list[tuple[str, str]]
+    run: asyncio.Runner, drawn: list[Line], prefixes: tuple[str, str], *, nested: bool, questions: list[tuple[str, str]]
 ) -> None:
-    app = built(drawn, prefixes, nested)
+    app = built(drawn, prefixes, nested=nested)
     table = table_of(app)
 
     for method, path in questions:
