@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, literal, update
+from sqlalchemy import BigInteger, Boolean, ColumnElement, String, and_, bindparam, cast, delete, func, literal, update
+from sqlalchemy import select as select_columns
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -49,63 +50,100 @@ def claim_for(principal: UUID, route: str, key: str, body: bytes) -> Claim:
 async def claim(session: AsyncSession, wanted: Claim) -> Answer | None:
     """None when the claim is ours, and the work is to be done; else the answer of the first time.
 
+    Waits for whoever claimed it and has not committed yet, as long as a lock may take.
     Refused: IDEMPOTENCY_KEY_REUSED for another body, IDEMPOTENCY_IN_PROGRESS when the first one does not end in time.
     """
-    try:
-        # Waits for whoever claimed it and has not committed yet, as long as a lock may take.
-        claimed = await fetch_all(
-            session,
-            _CLAIM[dialect_of(session)],
-            claims_principal=wanted.principal,
-            claims_route=wanted.route,
-            claims_key=wanted.key,
-            claims_fingerprint=wanted.fingerprint,
-            claims_created_at=utc_now(),
-        )
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
-            raise BusinessException(ErrorCode.IDEMPOTENCY_IN_PROGRESS, data={"retry_after_seconds": 1}) from None
-        raise
-    if claimed:
-        return None
-    return await _answer(session, wanted)
+    if dialect_of(session) != "postgresql":
+        claimed = await fetch_all(session, _CLAIM, **_place(wanted), fingerprint=wanted.fingerprint, now=utc_now())
+        return None if claimed else await _answer(session, wanted)
+    # A lock instead of a row: it costs the database no write, and a refusal leaves nothing to take back.
+    ((locked, *_),) = found = await fetch_all(session, _LOOK, **_place(wanted), lock=_lock(wanted))
+    if not locked and found[0][1] is None:
+        try:
+            await fetch_all(session, _WAIT, lock=_lock(wanted))
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                raise _in_progress() from None
+            raise
+        # Once more, in a statement that sees what was committed meanwhile.
+        found = await fetch_all(session, _LOOK, **_place(wanted), lock=_lock(wanted))
+    _, fingerprint, *answer = found[0]
+    return None if fingerprint is None else _same_answer(wanted, fingerprint, answer)
 
 
-async def _answer(session: AsyncSession, wanted: Claim) -> Answer | None:
+async def _answer(session: AsyncSession, wanted: Claim) -> Answer:
     stored = (await session.execute(select(IdempotencyRecord).where(*_same(wanted)))).scalar_one_or_none()
     if stored is None or stored.status is None:
         # It was swept between our two statements, or is being answered.
-        raise BusinessException(ErrorCode.IDEMPOTENCY_IN_PROGRESS, data={"retry_after_seconds": 1})
-    if stored.fingerprint != wanted.fingerprint:
+        raise _in_progress()
+    return _same_answer(wanted, stored.fingerprint, [stored.status, stored.media_type, stored.answer])
+
+
+def _same_answer(wanted: Claim, fingerprint: str, answer: list[Any]) -> Answer:  # Any: columns of a record
+    if fingerprint != wanted.fingerprint:
         raise BusinessException(ErrorCode.IDEMPOTENCY_KEY_REUSED)
-    return Answer(stored.status, stored.media_type, stored.answer)
+    return Answer(*answer)
+
+
+def _in_progress() -> BusinessException:
+    return BusinessException(ErrorCode.IDEMPOTENCY_IN_PROGRESS, data={"retry_after_seconds": 1})
+
+
+def _place(wanted: Claim) -> dict[str, UUID | str]:
+    return {"principal": wanted.principal, "route": wanted.route, "key": wanted.key}
+
+
+def _lock(wanted: Claim) -> int:
+    """Two claims that share it by chance wait for each other, and lose nothing else."""
+    place = f"{wanted.principal}{wanted.route}{wanted.key}".encode()
+    return int.from_bytes(hashlib.sha256(place).digest()[:8], signed=True)
 
 
 async def keep(session: AsyncSession, claimed: Claim, answer: Answer) -> None:
-    await fetch_all(
-        session,
-        _KEEP,
-        its_principal=claimed.principal,
-        its_route=claimed.route,
-        its_key=claimed.key,
-        its_status=answer.status,
-        its_media_type=answer.media_type,
-        its_answer=answer.body,
-    )
+    """Refused: IDEMPOTENCY_IN_PROGRESS when it was answered between our look and our lock."""
+    given = {"status": answer.status, "media_type": answer.media_type, "answer": answer.body}
+    if dialect_of(session) != "postgresql":
+        await fetch_all(session, _KEEP, **{f"its_{name}": value for name, value in (_place(claimed) | given).items()})
+    elif not await fetch_all(
+        session, _STORE, **_place(claimed), **given, fingerprint=claimed.fingerprint, now=utc_now()
+    ):
+        raise _in_progress()
 
 
 _RECORDS = table_of(IdempotencyRecord)
 
 
-def _claim(insert: Any) -> Prepared:  # Any: a dialect's own `insert`, and below what SQL takes as a value
-    given: dict[str, Any] = {
-        name: bindparam(f"claims_{name}") for name in ("principal", "route", "key", "fingerprint", "created_at")
-    }
-    row = insert(_RECORDS).values(given | {"media_type": literal(""), "answer": literal(b"")})
+_HERE: Final = (
+    _RECORDS.c.principal == bindparam("principal", type_=_RECORDS.c.principal.type),
+    _RECORDS.c.route == bindparam("route", type_=_RECORDS.c.route.type),
+    _RECORDS.c.key == bindparam("key", type_=_RECORDS.c.key.type),
+)
+_LOOK: Final = prepared(
+    select_columns(
+        func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger), type_=Boolean),
+        _RECORDS.c.fingerprint,
+        _RECORDS.c.status,
+        _RECORDS.c.media_type,
+        _RECORDS.c.answer,
+    ).select_from(select_columns(literal(1).label("one")).subquery("this").outerjoin(_RECORDS, and_(*_HERE)))
+)
+_WAIT: Final = prepared(
+    select_columns(cast(func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger)), String).label("waited"))
+)
+
+
+def _row(insert: Any, **more: Any) -> Prepared:  # Any: a dialect's own `insert`, and what SQL takes as a value
+    """The key, where it was not there."""
+    given: dict[str, Any] = {name: bindparam(name) for name in ("principal", "route", "key", "fingerprint")}
+    row = insert(_RECORDS).values(given | {"created_at": bindparam("now")} | more)
     return prepared(row.on_conflict_do_nothing().returning(_RECORDS.c.key))
 
 
-_CLAIM: Final = {"postgresql": _claim(postgresql.insert), "sqlite": _claim(sqlite.insert)}
+_STORE: Final = _row(
+    postgresql.insert, status=bindparam("status"), media_type=bindparam("media_type"), answer=bindparam("answer")
+)
+# SQLite has no such lock, and one writer: the row itself, without its answer yet, makes the others wait.
+_CLAIM: Final = _row(sqlite.insert, media_type=literal(""), answer=literal(b""))
 _KEEP: Final = prepared(
     update(_RECORDS)
     .where(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from websockets.sync.client import connect
 
 from src.config import HTTPSettings, Settings
 from src.http import server as serving
@@ -166,6 +167,15 @@ def test_a_wish_to_upgrade_is_answered_alike(pair: Pair, headers: tuple[str, ...
     assert pair.say(request("GET /seen HTTP/1.1", *headers, close=False) + request("GET /seen/2 HTTP/1.1"))
 
 
+def test_a_websocket_is_opened_alike(pair: Pair) -> None:
+    for server in (pair.quick, pair.plain):
+        with connect(f"ws://127.0.0.1:{server.port}/socket", proxy=None) as socket_:
+            socket_.send("hello")
+            assert socket_.recv() == "you said hello"
+        # The request that asked for it was not answered as a plain one besides.
+        assert "/socket 404" not in server.output()
+
+
 @pytest.mark.parametrize("path", ["/body", "/unread", "/nowhere"])
 def test_who_expects_to_be_told_to_go_on_is_told_when_somebody_reads(pair: Pair, path: str) -> None:
     head = request(
@@ -231,6 +241,27 @@ def test_an_idle_connection_is_closed_and_one_at_work_is_not(pair: Pair) -> None
     # Nothing is said after the last answer, and yet the conversation ends.
     assert pair.say(piece).count(b"HTTP/1.1 200") == 1
     assert pair.say(piece, piece, piece, read_first=True).count(b"HTTP/1.1 200") == 3
+
+
+def test_a_connection_at_work_outlives_the_time_that_an_idle_one_has(pair: Pair) -> None:
+    def wait_for_an_idle_connection_to_be_closed(server: Server) -> None:
+        conversation(server, request("GET /seen HTTP/1.1", close=False), read_first=False)
+
+    for server in (pair.quick, pair.plain):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as connection:
+            connection.sendall(request("GET /text HTTP/1.1", close=False))
+            answer = b""
+            while not answer.endswith(b"\r\n\r\ntext"):
+                answer += _received(connection)
+            connection.sendall(request("GET /held HTTP/1.1"))
+
+            wait_for_an_idle_connection_to_be_closed(server)
+            conversation(server, request("GET /release HTTP/1.1"), read_first=False)
+
+            rest = b""
+            while received := _received(connection):
+                rest += received
+        assert rest.endswith(b'"data":"released"}')
 
 
 @pytest.mark.parametrize(

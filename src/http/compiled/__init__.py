@@ -97,6 +97,9 @@ async def _tell(outcome: Exception | RawResponse, scope: Scope, receive: Receive
 def enter(scope: Scope, entry: Entry, values: dict[str, Any]) -> None:  # Any: path parameters
     """What FastAPI's matching leaves in a scope, for whoever reads it there."""
     scope.update(entry.scope)
+    if "fastapi" in entry.scope:
+        # A route may hand its scope to another app, which would write into this.
+        scope["fastapi"] = entry.scope["fastapi"].copy()
     scope["path_params"] = values
 
 

@@ -1,9 +1,10 @@
 """Answers that show what a server made of a request: finished ones, streams, and some that are long."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import Body, Depends, Request
+from fastapi import Body, Depends, Request, WebSocket
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 from src.http.app import create_app
@@ -58,6 +59,29 @@ async def leave_unread() -> str:
 @app.get("/long")
 async def long() -> str:
     return LONG
+
+
+@app.websocket("/socket")
+async def socket(connection: WebSocket) -> None:
+    await connection.accept()
+    await connection.send_text(f"you said {await connection.receive_text()}")
+    await connection.close()
+
+
+_released = asyncio.Event()
+
+
+@app.get("/held")
+async def held() -> str:
+    """Until somebody calls /release."""
+    await _released.wait()
+    return "released"
+
+
+@app.get("/release")
+async def release() -> str:
+    _released.set()
+    return "released"
 
 
 async def closing() -> AsyncIterator[None]:

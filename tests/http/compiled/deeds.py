@@ -140,6 +140,7 @@ def shown(value: Any) -> Any:
             dict(value.path_params),
             list(value.query_params.multi_items()),
             getattr(route, "path", None),
+            getattr(value.scope.get("fastapi", {}).get("effective_route_context"), "path", None),
             _url_for(value, "endpoint0", x="1"),
         )
     if isinstance(value, SecurityScopes):
