@@ -123,7 +123,8 @@ class DatabaseSettings(_Section):
     lock_timeout_seconds: PositiveSeconds = Field(2, description="Longest wait for a lock")
     prepared_statements: bool = Field(default=True, description="Switch off behind PgBouncer in transaction mode")
     data_lane: bool = Field(
-        default=True, description="Read without what SQLAlchemy adds to a single statement; off: by its ordinary session"
+        default=True,
+        description="Read without what SQLAlchemy adds to a single statement; off: by its ordinary session",
     )
 
 

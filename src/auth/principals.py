@@ -6,6 +6,7 @@ Nothing is accepted after its removal was acknowledged: see docs/decisions/0016.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from sys import getrefcount
 from time import time
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ watch_tables(
 _MOST_TOKENS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Principal:
     """An account as it was read, and how long that may be acted upon."""
 
@@ -47,6 +48,8 @@ class Principal:
     generation: int
     expires_at: float
     """By `steady_seconds`."""
+    spare: User | None = None
+    """The instance of the last request: if nobody has kept it, it serves the next one as well."""
 
 
 class _Held:
@@ -213,13 +216,29 @@ def _values(user: User) -> dict[str, Any]:  # Any: as in Principal
     return {name: loaded[name] for name in _MAPPER.column_attrs.keys() if name in loaded}  # noqa: SIM118 - no mapping
 
 
+# The principal's, the name here, and the argument of `getrefcount` itself.
+_NOBODY_ELSE: Final = 3
+
+
+def _is_as_read(user: User, principal: Principal) -> bool:
+    """No session has it, and no request changed it."""
+    state = instance_state(user)
+    if state.modified or state.session_id is not None or state.key is not principal.key:
+        return False
+    columns = state.dict
+    return len(columns) == len(principal.values) + 1 and principal.values.items() <= columns.items()  # and its state
+
+
 def revive(session: AsyncSession, principal: Principal) -> User:
     """The account as if it had been loaded in this session: changed there, it is written by the session's commit."""
-    user: User = _MAPPER.class_manager.new_instance()
-    # What `make_transient_to_detached` does: nothing was set, so there are no changes to forget.
-    state = instance_state(user)
-    state.dict.update(principal.values)
-    state.key = principal.key
+    user = principal.spare
+    # Never one for two: whoever still holds it, in a request under way or in a closure, keeps it for himself.
+    if user is None or getrefcount(user) > _NOBODY_ELSE or not _is_as_read(user, principal):
+        user = principal.spare = _MAPPER.class_manager.new_instance()
+        # What `make_transient_to_detached` does: nothing was set, so there are no changes to forget.
+        state = instance_state(user)
+        state.dict.update(principal.values)
+        state.key = principal.key
     adopt: Callable[[User], User] | None = getattr(session, "adopt", None)
     if adopt is not None:
         return adopt(user)

@@ -155,7 +155,9 @@ def _create_admin(email: str, password: str) -> None:
 @cli.command()
 def set_roles(
     email: Annotated[str, typer.Option(help="E-mail address of the account")],
-    role: Annotated[list[str] | None, typer.Option(help="A role that it has from now on; none: it has no roles")] = None,
+    role: Annotated[
+        list[str] | None, typer.Option(help="A role that it has from now on; none: it has no roles")
+    ] = None,
 ) -> None:
     """Replace the roles of an account. What it loses it has lost everywhere when the command ends."""
     use_settings(load_settings())

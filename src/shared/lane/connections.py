@@ -51,11 +51,13 @@ class ByIdentity(Protocol):
     """Of the identity in a row."""
 
 
+_Found = dict[Any, Sequence[Any]]  # Any: identities, and values of columns
+
+
 @dataclass(slots=True)
 class _Batch:
     wanted: dict[Any, None]  # Any: identities
-    found: "asyncio.Future[dict[Any, Sequence[Any]] | None]"  # Any: as above, and values of columns
-    """None when the statement failed."""
+    waiting: "list[asyncio.Future[_Found | None]]"
 
 
 class Lane:
@@ -136,8 +138,10 @@ class Lane:
         if batch is None:
             return await self._lead(plan, arguments, fail)
         batch.wanted[wanted] = None
-        # Not the future itself: who is cancelled while he waits must not cancel the others.
-        found = await asyncio.shield(batch.found)
+        # A future for each: who is cancelled while he waits must not cancel the others.
+        turn = asyncio.get_running_loop().create_future()
+        batch.waiting.append(turn)
+        found: _Found | None = await turn
         if found is not None:
             return found.get(wanted)
         return _first(await self.fetch(plan.sql, arguments, fail))  # it failed for whoever led: now each for himself
@@ -146,8 +150,8 @@ class Lane:
         self, plan: ByIdentity, arguments: Sequence[Any], fail: Fail
     ) -> Sequence[Any] | None:  # Any: as above
         wanted = arguments[0]
-        batch = self._batches[plan] = _Batch({wanted: None}, asyncio.get_running_loop().create_future())
-        found = None
+        batch = self._batches[plan] = _Batch({wanted: None}, [])
+        found: _Found | None = None  # as it stays when the statement fails
         try:
             try:
                 await asyncio.sleep(0)
@@ -160,7 +164,9 @@ class Lane:
                 rows = await self.fetch(plan.many_sql, [list(batch.wanted)], fail)
                 found = {row[plan.place]: row for row in rows}
         finally:
-            batch.found.set_result(found)
+            for turn in batch.waiting:
+                if not turn.done():
+                    turn.set_result(found)
         return found.get(wanted)
 
     async def borrow(self) -> Record:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from src.shared.lane.letters import PageWriter
 
 _T = TypeVar("_T")
+_TAKEN: Final = -1
+"""Of an instance that a session has adopted: no session has this number."""
 _MADE_LATE: Final = frozenset({"sync_session", "_proxied", "_async_bind", "_async_binds"})
 
 
@@ -106,14 +108,16 @@ class LaneSession(AsyncSession):
     def _known(self) -> IdentityMap | None:
         """What was loaded or adopted."""
         if self._waiting is not None:
-            instance, self._waiting = self._waiting, None
-            state = instance_state(instance)
-            known = self._map()
-            assert state.key is not None
-            known._add_unpresent(state, state.key)  # noqa: SLF001 - as orm/loading.py does
-            if state.modified:
-                known._modified.add(state)  # noqa: SLF001 - as the change itself would have done
+            self._enter(self._waiting)
         return self._identities
+
+    def _enter(self, instance: object) -> None:
+        self._waiting, state, known = None, instance_state(instance), self._map()
+        state.session_id = self._id
+        assert state.key is not None
+        known._add_unpresent(state, state.key)  # noqa: SLF001 - as orm/loading.py does
+        if state.modified:
+            known._modified.add(state)  # noqa: SLF001 - as the change itself would have done
 
     @property
     def _changed(self) -> bool:
@@ -136,6 +140,8 @@ class LaneSession(AsyncSession):
         return self._id
 
     def load(self, plan: EntityPlan, row: Any) -> object:  # Any: values of columns
+        if self._waiting is not None:
+            self._enter(self._waiting)  # the row may be its own
         instance = plan.load(row, self._map(), self._id)
         if plan.has_relationships and not self._real:
             self._become_real()  # a lazy load asks for the Session by its number
@@ -151,7 +157,7 @@ class LaneSession(AsyncSession):
         key: Any = state.key  # Any: or None
         if key is None or state.modified:
             raise InvalidRequestError("Only what was stored and is unchanged can be adopted")
-        if self._closed or (state.session_id is not None and state.session_id != self._id):
+        if self._closed or (state.session_id not in (None, self._id) and instance is not self._waiting):
             raise InvalidRequestError("The session is closed, or another session has this instance")
         if state.expired or state.mapper.relationships:
             _ = self.sync_session  # it looks for what is missing there by itself
@@ -163,7 +169,7 @@ class LaneSession(AsyncSession):
             self.add(instance)
             self.sync_session._autobegin_t()  # noqa: SLF001 - as a load does
             return instance
-        state.session_id = self._number()
+        state.session_id = _TAKEN
         self._waiting = instance
         self._begun = True
         return instance

@@ -778,6 +778,10 @@ def chunked(draw: st.DrawFn, body: bytes) -> list[bytes]:
     return draw(st.sampled_from([[body[:cut], body[cut:]], [b"", body], [body, b""], [body[:cut], b"", body[cut:]]]))
 
 
+AFTERWARDS = ("header", "status-202", "status-204", "later", *RAISES)
+IN_STREAMS = tuple(deed for deed in RAISES if deed != "cancelled")  # it would wait for its client
+
+
 @st.composite
 def plans(draw: st.DrawFn, app: App, reachable: Sequence[Node]) -> dict[str, tuple[str, ...]]:
     plan: dict[str, tuple[str, ...]] = {}
@@ -794,7 +798,7 @@ def plans(draw: st.DrawFn, app: App, reachable: Sequence[Node]) -> dict[str, tup
     for site in list(plan):
         for later in (f"{site}.task", f"{site}.finish", f"{site}.stream"):
             if rarely(draw, 5):
-                plan[later] = (draw(st.sampled_from(["header", "status-202", "status-204", "later", *RAISES])),)
+                plan[later] = (draw(st.sampled_from(IN_STREAMS if later.endswith(".stream") else AFTERWARDS)),)
     return plan
 
 

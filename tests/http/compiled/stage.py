@@ -32,6 +32,7 @@ from tests.http.compiled import deeds
 
 MAX_BODY_BYTES = 1024
 SECRET = "an-app-of-a-test-signs-nothing-that-lasts-0123456789"
+HANGING_SECONDS = 10
 REQUEST_ID = b"same-in-both"
 JSON = ((b"content-type", b"application/json"),)
 
@@ -140,7 +141,9 @@ class Stage:
         replaced = {self.names[name]: self.names[f"instead_of_{name}"] for name in request.overridden}
         self.app.dependency_overrides.update(replaced)
         try:
-            await self.app(scope, receive, send)
+            # Who cancels the one half of a stream leaves the other waiting for the client to hang up.
+            async with asyncio.timeout(HANGING_SECONDS):
+                await self.app(scope, receive, send)
         except BaseException as error:  # noqa: BLE001 - a cancellation is an outcome as well
             self.events.append(("left", type(error).__name__, str(error)))
         finally:
@@ -221,12 +224,13 @@ def listening() -> Iterator[Callable[[Stage], None]]:
         _, method, route, path, status, _, request_id, user_id, client, size = line
         now.stage.events.append(("access", method, route, path, status, request_id, user_id, client, size))
 
-    def written(message: Any) -> None:
-        record, context = message.record, current_request()
+    def written(record: Any) -> bool:
+        context = current_request()
         error = record["exception"]
         told = None if error is None else (error.type.__name__, str(error.value))
         who = (context.request_id, context.user_id) if context is not None else None
         now.stage.events.append(("log", record["level"].name, record["message"], record["extra"], told, who))
+        return False  # or loguru would render the traceback, which takes as long as the request
 
     def compiling(*arguments: Any) -> Compiled:
         tally = now.stage.tally
@@ -247,7 +251,7 @@ def listening() -> Iterator[Callable[[Stage], None]]:
     planted.setattr(middleware, "log_access", access)
     planted.setattr(compiled, "compile_route", compiling)
     logger.remove()
-    handler = logger.add(written, level=0, catch=False)
+    handler = logger.add(lambda _: None, level=0, filter=written, catch=False)
     try:
         with warnings.catch_warnings():
             # pydantic warns of a value that does not fit its type, as an exception in a test and as a line elsewhere.

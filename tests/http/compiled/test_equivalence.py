@@ -336,6 +336,21 @@ def test_everything_happens_in_the_same_order(  # noqa: PLR0917, PLR0913 - a req
     assert tally.served == 1
 
 
+def test_what_is_wrong_in_several_places_is_told_in_the_same_order(run: asyncio.Runner, listen: Listen) -> None:
+    source = (
+        "async def dep0(*, q1: int, h1: Annotated[int, Header()], c1: Annotated[int, Cookie()]):\n    return 1\n"
+        "@app.post('/{x}/{y}')\nasync def endpoint0(*, c: Annotated[int, Cookie()], h: Annotated[int, Header()], b: Annotated[int, Body()],"
+        " q: int, y: int, a: Annotated[int, Depends(dep0)], d: Annotated[int, Body()], x: int):\n    return 1"
+    )
+    headers = ((b"h", b"x"), (b"h1", b"x"), (b"cookie", b"c=x; c1=x"), *JSON)
+    pair = twins(source, listen, Tally())
+
+    compiled, ordinary = run.run(pair.play(Request("POST", "/x/x?q=x&q1=x", headers, (b'{"b": "x", "d": "x"}',))))
+
+    assert compiled == ordinary
+    assert compiled.body().count(b"int_parsing") == 10
+
+
 def test_a_deadline_that_passes_ends_both_alike(run: asyncio.Runner, listen: Listen) -> None:
     source = (
         "async def dep0():\n    try:\n        yield 1\n    except BaseException as error:\n        caught('dep0', error)\n        raise\n"
