@@ -25,6 +25,7 @@ from src.shared import watching
 from src.shared.database import close_engine, create_engine, get_engine, transaction
 from src.shared.leases import CacheLease, keeping_lease
 from src.shared.watching import steady_seconds, vouch, watch_of
+from src.users import User
 from src.users.models import Role, RolePermission, UserRole
 from src.users.permissions import Grants
 from tests.conftest import PASSWORD
@@ -435,3 +436,31 @@ async def test_who_takes_nothing_away_does_not_wait(waits: list[float], token: s
         await session.rollback()
 
     assert waits == []
+
+
+async def _user(session: AsyncSession, token: str) -> User:
+    return await dependencies.current_user(await dependencies._caller(session, token), session)
+
+
+async def test_an_account_that_somebody_kept_is_not_handed_to_the_next(token: str) -> None:
+    async with transaction() as session:
+        kept = await _user(session, token)
+
+    async with transaction() as first, transaction() as second:
+        others = [await _user(first, token), await _user(second, token)]
+
+    assert len({id(user) for user in (kept, *others)}) == 3
+    assert {user.id for user in others} == {kept.id}
+
+
+async def test_what_a_request_did_to_its_account_ends_with_it(token: str) -> None:
+    async with transaction() as session:
+        before = (await _user(session, token)).email
+    for change in (lambda user: setattr(user, "email", "changed@example.com"), lambda user: vars(user).pop("email")):
+        with suppress(RuntimeError):
+            async with transaction() as session:
+                change(await _user(session, token))
+                raise RuntimeError("a refusal")
+
+        async with transaction() as session:
+            assert (await _user(session, token)).email == before

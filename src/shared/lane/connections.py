@@ -73,6 +73,8 @@ class Lane:
         self.ordered = ordered
         self.plans: dict[object, Any] = {}  # Any: each kind of plan knows its own, see the callers
         self._fetch = _fetch_postgres if self.dialect.name == "postgresql" else _fetch_sqlite
+        self._plain_return = self.dialect.name == "postgresql"
+        self._checkins = len(self.sync_engine.pool.dispatch.checkin)
         self._batches: dict[ByIdentity, _Batch] = {}
         self._out = 0
         self._line: deque[asyncio.Future[None]] = deque()
@@ -123,7 +125,15 @@ class Lane:
             self.let_go()
             await fail(record, sql, error)
             raise  # not reached
-        await self.give_back(record)
+        pool: Any = self.sync_engine.pool  # Any: QueuePool, see _idle
+        if self._plain_return and pool.overflow() <= 0 and len(pool.dispatch.checkin) == self._checkins:
+            # It was read from, nothing else: there is nothing to reset, and our own listeners look for what was written.
+            self._out -= 1
+            pool._pool.put_nowait(record)  # noqa: SLF001 - where `_idle` took it from
+            if self._line:
+                self._call_next()
+        else:
+            await self.give_back(record)
         return rows
 
     async def fetch_one(
