@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from fastapi import BackgroundTasks
@@ -513,7 +513,9 @@ class _Writer:
             self._line(f"value = await {threads}({call}{', ' if arguments else ''}{arguments})")
         response = "response" if self._has_response else "None"
         background = "background" if self._has_background else "None"
-        with self._block(f"if isinstance(value, {self._bind('ANSWERS', (RawResponse, Response))}):"):
+        raw, ours = self._bind("RawResponse", RawResponse), self._bind("Response", Response)
+        # Not isinstance for ours: of a model of pydantic's that asks its metaclass, in Python.
+        with self._block(f"if isinstance(value, {raw}) or {ours} in type(value).__mro__:"):
             answer = self._bind("answer", runtime.answer)
             serialise = self._bind("serialise", self._serialise)
             self._line(f"outcome = {answer}(value, scope, {serialise}, {self._status}, {response}, {background})")
@@ -639,7 +641,7 @@ def _json_writer(each: ModelField, shape: dict[str, Any]) -> Callable[[Any], byt
     plain = {name: value for name, value in shape.items() if value != _DEFAULT_SHAPE[name]}
     if plain:
         return lambda value: each.serialize_json(value, **shape)
-    return lambda value: to_json(value, by_alias=True)
+    return partial(to_json, by_alias=True)
 
 
 _DEFAULT_SHAPE = {
