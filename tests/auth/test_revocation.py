@@ -507,7 +507,7 @@ async def test_who_cannot_renew_its_registration_remembers_nothing(tmp_path: Pat
 
 @pytest.fixture(params=["on", "off"])
 def some_service(request: pytest.FixtureRequest, database_kind: Kind, tmp_path: Path) -> Iterator[Service]:
-    env = {} if request.param == "on" else {"AUTH__PRINCIPAL_CACHE_SECONDS": "0"}
+    env = {"AUTH__PRINCIPAL_CACHE_SECONDS": "1" if request.param == "on" else "0"}
     with serving(database_kind, tmp_path, env=env) as service:
         assert data_of(service.call("GET", "/remembers")) is (request.param == "on")
         yield service
