@@ -20,7 +20,7 @@ from src.shared.logging.capture import failure, plain
 from src.shared.logging.context import RequestContext, current_request, enter_request, leave_request
 from src.shared.logging.interception import intercept
 from src.shared.logging.lines import MAX_FIELDS, AccessLine, Event, json_line, text_line
-from src.shared.logging.writer import CHUNK_BYTES, LONE_CHUNK_BYTES, Writer, output
+from src.shared.logging.writer import Writer, output
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -50,8 +50,7 @@ def set_up_logging(settings: Settings, stream: TextIO | None = None) -> None:
     shut_down_logging()
     stream = sys.stdout if stream is None else stream
     render = json_line if settings.json_logs else partial(text_line, colour=_is_colourful(stream))
-    alone = settings.http.workers == 1
-    _writer = Writer(render, output(stream), LONE_CHUNK_BYTES if alone else CHUNK_BYTES)
+    _writer = Writer(render, output(stream))
     level = logger.level(settings.log.level).no
     _access_writer = _writer if level <= logger.level("INFO").no else None
     with suppress(ValueError):  # somebody removed it already

@@ -19,8 +19,6 @@ MAX_WAITING = 8192
 STOP_SECONDS = 5.0
 # Up to so many bytes a write to a pipe is never mixed with that of another worker (PIPE_BUF; 512 by POSIX).
 CHUNK_BYTES = 4096
-# Nobody else writes: each write gives up the interpreter's lock, and has to get it back from a busy event loop.
-LONE_CHUNK_BYTES = 65_536
 
 
 class Writer:
@@ -28,10 +26,9 @@ class Writer:
     first, and counted; errors have as much room again. A line waits at most BATCH_SECONDS: that is what a SIGKILL
     can lose. Once stopped, each line is written at once, by whoever puts it."""
 
-    def __init__(self, render: Render, write: Callable[[bytes], None], chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(self, render: Render, write: Callable[[bytes], None]) -> None:
         self._render = render
         self._write = write
-        self._chunk_bytes = chunk_bytes
         self._stopping = False
         self._stopped = False
         self._reset()
@@ -126,7 +123,7 @@ class Writer:
                 with suppress(IndexError):
                     for _ in range(len(self._lines)):
                         line = self._rendered(self._lines.popleft())
-                        if chunk and len(chunk) + len(line) > self._chunk_bytes:
+                        if chunk and len(chunk) + len(line) > CHUNK_BYTES:
                             self._write_quietly(chunk)
                             chunk = bytearray()
                         chunk += line
