@@ -14,6 +14,7 @@ from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.types import TypeEngine
 
 from src.auth import services as auth
 from src.auth.tokens import AccessClaims, read_access_token
@@ -205,10 +206,20 @@ _MAPPER: Final[Mapper[User]] = inspect(User)
 
 def _can_be_revived() -> bool:
     """Whether a row of columns is all that makes a `User`: not with eager relationships or listeners for its loading."""
+    # A value that can change in place would carry what one request did to it into the next.
+    if not all(_stays_as_it_is(column.type) for column in _MAPPER.columns):
+        return False
     return not _MAPPER.class_manager.dispatch.load and all(
         relationship.lazy in ("select", "raise", "raise_on_sql", "noload", "dynamic", "write_only", True)
         for relationship in _MAPPER.relationships
     )
+
+
+def _stays_as_it_is(kind: TypeEngine[Any]) -> bool:  # Any: of whatever column
+    try:
+        return not issubclass(kind.python_type, dict | list | set | bytearray)
+    except NotImplementedError:
+        return False
 
 
 def _values(user: User) -> dict[str, Any]:  # Any: as in Principal
