@@ -6,9 +6,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, ColumnElement, String, and_, bindparam, cast, delete, func, literal, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    String,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    update,
+)
 from sqlalchemy import select as select_columns
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -17,7 +30,7 @@ from src.exceptions import BusinessException
 from src.idempotency.models import IdempotencyRecord
 from src.mixins import utc_now
 from src.shared.errors import ErrorCode
-from src.shared.lane import Prepared, dialect_of, fetch_all, prepared, table_of
+from src.shared.lane import dialect_of, fetch_all, later, prepared, table_of
 
 KEPT_FOR: Final = timedelta(hours=24)
 _LOCK_NOT_AVAILABLE: Final = "55P03"
@@ -100,14 +113,13 @@ def _lock(wanted: Claim) -> int:
 
 
 async def keep(session: AsyncSession, claimed: Claim, answer: Answer) -> None:
-    """Refused: IDEMPOTENCY_IN_PROGRESS when it was answered between our look and our lock."""
+    """Refused, at COMMIT at the latest: IDEMPOTENCY_IN_PROGRESS when somebody else has answered meanwhile."""
     given = {"status": answer.status, "media_type": answer.media_type, "answer": answer.body}
     if dialect_of(session) != "postgresql":
         await fetch_all(session, _KEEP, **{f"its_{name}": value for name, value in (_place(claimed) | given).items()})
-    elif not await fetch_all(
-        session, _STORE, **_place(claimed), **given, fingerprint=claimed.fingerprint, now=utc_now()
-    ):
-        raise _in_progress()
+    else:
+        # The last thing before COMMIT, and so together with it.
+        await later(session, _STORE, **_place(claimed), **given, fingerprint=claimed.fingerprint, now=utc_now())
 
 
 _RECORDS = table_of(IdempotencyRecord)
@@ -132,18 +144,21 @@ _WAIT: Final = prepared(
 )
 
 
-def _row(insert: Any, **more: Any) -> Prepared:  # Any: a dialect's own `insert`, and what SQL takes as a value
-    """The key, where it was not there."""
-    given: dict[str, Any] = {name: bindparam(name) for name in ("principal", "route", "key", "fingerprint")}
-    row = insert(_RECORDS).values(given | {"created_at": bindparam("now")} | more)
-    return prepared(row.on_conflict_do_nothing().returning(_RECORDS.c.key))
-
-
-_STORE: Final = _row(
-    postgresql.insert, status=bindparam("status"), media_type=bindparam("media_type"), answer=bindparam("answer")
+_GIVEN: Final[dict[str, Any]] = {name: bindparam(name) for name in ("principal", "route", "key", "fingerprint")} | {
+    "created_at": bindparam("now")
+}  # Any: what SQL takes as a value
+_STORE: Final = prepared(
+    insert(_RECORDS).values(_GIVEN | {name: bindparam(name) for name in ("status", "media_type", "answer")}),
+    # Answered between our look and our lock.
+    taken=_in_progress,
 )
 # SQLite has no such lock, and one writer: the row itself, without its answer yet, makes the others wait.
-_CLAIM: Final = _row(sqlite.insert, media_type=literal(""), answer=literal(b""))
+_CLAIM: Final = prepared(
+    sqlite.insert(_RECORDS)
+    .values(_GIVEN | {"media_type": literal(""), "answer": literal(b"")})
+    .on_conflict_do_nothing()
+    .returning(_RECORDS.c.key)
+)
 _KEEP: Final = prepared(
     update(_RECORDS)
     .where(

@@ -24,7 +24,7 @@ from src.core.products import services as products
 from src.exceptions import BusinessException
 from src.mixins import utc_now
 from src.shared.errors import ErrorCode
-from src.shared.lane import dialect_of, fetch_all, prepared, table_of
+from src.shared.lane import dialect_of, later, prepared, table_of
 from src.shared.types import new_id
 
 TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
@@ -101,7 +101,7 @@ async def _store(
     if dialect_of(session) == "postgresql":
         given = {f"order_{name}": value for name, value in order.items()}
         given |= {f"line_{name}": [line[name] for line in lines] for name in _LINE}
-        await fetch_all(session, _PLACE, **given)
+        await later(session, _PLACE, **given)
     else:
         await session.execute(insert(_ORDER_TABLE), order)
         await session.execute(insert(_LINE_TABLE), [line | {"order_id": order["id"]} for line in lines])

@@ -15,7 +15,7 @@ from src.shared.lane import pages
 from src.shared.lane.connections import Lane
 from src.shared.lane.letters import PageJson, PageWriter, page_writer
 from src.shared.lane.session import LaneSession
-from src.shared.lane.statements import Prepared, dialect_of, fetch_all, prepared, table_of
+from src.shared.lane.statements import Prepared, dialect_of, fetch_all, later, prepared, table_of
 from src.shared.lane.versions import libraries_known
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Prepared",
     "dialect_of",
     "fetch_all",
+    "later",
     "open_lane",
     "page_writer",
     "prepared",

@@ -1,20 +1,22 @@
 """A session that costs nothing until it is used, and little for what it can read in one statement."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from sqlalchemy import Connection
-from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import session as orm_session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.identity import IdentityMap, _WeakInstanceDict
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from src.shared.lane.connections import Lane, Record
 from src.shared.lane.entities import EntityPlan, plan_for
+from src.shared.lane.wire import wire_of
 
 if TYPE_CHECKING:
     from src.shared.lane.letters import PageWriter
@@ -22,7 +24,20 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _TAKEN: Final = -1
 """Of an instance that a session has adopted: no session has this number."""
+_UNIQUE_VIOLATION: Final = "23505"
+_UNIQUE_VIOLATIONS: Final = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
 _MADE_LATE: Final = frozenset({"sync_session", "_proxied", "_async_bind", "_async_binds"})
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """A write that nobody waits for, on its way to the database."""
+
+    sql: str
+    arguments: Sequence[Any]  # Any: values of columns
+    message: bytes
+    table: str
+    taken: Callable[[], Exception] | None
 
 
 class LaneSession(AsyncSession):
@@ -46,6 +61,8 @@ class LaneSession(AsyncSession):
     """One that was adopted and is not in the map yet: most requests never ask for their caller again."""
     _record: Record | None = None
     """The connection of a transaction that was begun without the real Session."""
+    _put_off: Sequence[PutOff] = ()
+    """In that transaction; sent before whatever else is."""
     _id = 0
 
     def __init__(self, lane: Lane) -> None:
@@ -81,7 +98,11 @@ class LaneSession(AsyncSession):
         elif self._record is not None:
             record, self._record = self._record, None
             lane.let_go()
-            self._join(record)
+            connection = self._join(record)
+            if self._put_off:
+                for moment in ("before_cursor_execute", "commit"):
+                    event.listen(connection, moment, self._send_through)
+                event.listen(connection, "rollback", self._drop)
         elif self._begun:
             session._autobegin_t()  # noqa: SLF001 - no public way to begin as a first read does
 
@@ -207,16 +228,61 @@ class LaneSession(AsyncSession):
         if record is None:
             record = await self.lane.borrow()
         try:
-            adapter: Any = record.dbapi_connection  # Any: SQLAlchemy's around asyncpg
+            wire = wire_of(record)
             if self._record is None:
-                await adapter._start_transaction()  # noqa: SLF001 - as its execute() does
-            rows: Sequence[Sequence[Any]] = await adapter._connection.fetch(sql, *arguments)  # noqa: SLF001 - asyncpg's
+                await wire.begin()
+            for each in self._put_off:
+                await wire.fetch(each.sql, each.arguments)
+            rows = await wire.fetch(sql, arguments)
         except BaseException as error:  # noqa: BLE001 - as in Lane.fetch
-            self._record = None
-            self.lane.let_go()
-            await self.fail(record, sql, error)
-        self._record = record
+            await self._fail_under_way(record, sql, error)
+        self._record, self._put_off = record, ()
         return rows
+
+    async def put_off(
+        self, sql: str, arguments: Sequence[Any], table: str, taken: Callable[[], Exception] | None
+    ) -> None:  # Any: as above
+        """A write whose result nobody waits for: it goes with COMMIT, or before what is asked next."""
+        record = self._record
+        if record is not None and not self._real and not self._changed:
+            try:
+                message = await wire_of(record).put_off(sql, arguments)
+            except BaseException as error:  # noqa: BLE001 - as in Lane.fetch
+                await self._fail_under_way(record, sql, error)
+            if message is not None:
+                self._put_off = [*self._put_off, PutOff(sql, arguments, message, table, taken)]
+                return
+        await self.run(sql, arguments)
+
+    async def _fail_under_way(self, record: Record, sql: str | None, error: BaseException) -> NoReturn:
+        put_off, self._put_off, self._record = self._put_off, (), None
+        self.lane.let_go()
+        try:
+            await self.fail(record, sql, error)
+        except IntegrityError as failed:
+            raise _refusal(put_off, failed) from None
+
+    def _send_through(self, connection: Connection, *_: object) -> None:
+        """Through the real Session's connection, within its greenlet."""
+        put_off, self._put_off = self._put_off, ()
+        adapter: Any = connection.connection.dbapi_connection  # Any: SQLAlchemy's around asyncpg
+        for each in put_off:
+            try:
+                await_only(adapter._connection.fetch(each.sql, *each.arguments))  # noqa: SLF001 - asyncpg's
+            except BaseException as error:  # noqa: BLE001 - as in Lane.fetch
+                try:
+                    self._raise_through(connection, adapter, each.sql, error)
+                except IntegrityError as failed:
+                    raise _refusal((each,), failed) from None
+
+    def _drop(self, _: Connection) -> None:
+        self._put_off = ()
+
+    async def connection(self, *given: Any, **how: Any) -> AsyncConnection:  # Any: as AsyncSession has it
+        connection = await super().connection(*given, **how)
+        if self._put_off:
+            await greenlet_spawn(self._send_through, connection.sync_connection)
+        return connection
 
     async def _run_real(self, sql: str, arguments: Sequence[Any]) -> Sequence[Sequence[Any]]:  # Any: as above
         await self.flush()
@@ -248,6 +314,7 @@ class LaneSession(AsyncSession):
             await super().rollback()
             return
         if self._record is not None:
+            self._put_off = ()
             await self._end(commit=False)
         if self._begun and (known := self._known) is not None:
             self._stale = True
@@ -261,6 +328,7 @@ class LaneSession(AsyncSession):
             return
         self._closed = True
         if self._record is not None:
+            self._put_off = ()
             await self._end(commit=False)
         if self._known is not None:
             self._forget(self._known)
@@ -293,14 +361,18 @@ class LaneSession(AsyncSession):
 
     async def _end(self, *, commit: bool) -> None:
         """Of a transaction that was begun without the real Session."""
-        record, self._record = self._record, None
+        record = self._record
         assert record is not None
-        adapter: Any = record.dbapi_connection  # Any: SQLAlchemy's around asyncpg
+        sql = "; ".join(each.sql for each in self._put_off)
         try:
-            await adapter._call_and_discard(adapter._transaction.commit if commit else adapter._transaction.rollback)  # noqa: SLF001 - its commit() and rollback(), without a greenlet
+            if commit:
+                await wire_of(record).commit([each.message for each in self._put_off])
+            else:
+                adapter: Any = record.dbapi_connection  # Any: SQLAlchemy's around asyncpg
+                await adapter._call_and_discard(adapter._transaction.rollback)  # noqa: SLF001 - its rollback(), without a greenlet
         except BaseException as error:  # noqa: BLE001 - as in Lane.fetch
-            self.lane.let_go()
-            await self.fail(record, None, error)
+            await self._fail_under_way(record, sql or None, error)
+        self._record, self._put_off = None, ()
         await self.lane.give_back(record)
 
     # Failing
@@ -342,3 +414,18 @@ class _Lent:
 
     def connect(self) -> Connection:
         return self._connection
+
+
+def _refusal(put_off: Sequence[PutOff], failed: IntegrityError) -> Exception:
+    for each in put_off:
+        if each.taken is not None and is_taken(failed, each.table):
+            return each.taken()
+    return failed
+
+
+def is_taken(failed: IntegrityError, table: str) -> bool:
+    """Whether a row of that table with such a key is there already."""
+    driver = getattr(failed.orig, "__cause__", None) or failed.orig
+    if getattr(driver, "sqlstate", None) == _UNIQUE_VIOLATION:
+        return getattr(driver, "table_name", None) == table
+    return getattr(driver, "sqlite_errorname", None) in _UNIQUE_VIOLATIONS and f"failed: {table}." in str(driver)

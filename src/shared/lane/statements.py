@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Dialect, Executable, Table, inspect
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlmodel import SQLModel
 
 from src.shared.lane.entities import plain_type
-from src.shared.lane.session import LaneSession
+from src.shared.lane.session import LaneSession, is_taken
 from src.shared.watching import Effect, effect_of
 
 Convert = Callable[[Any], Any]  # Any: a value as Python has it, and as the driver takes it
@@ -27,8 +28,10 @@ _NOT_YET: Final = object()
 class Prepared:
     """A Core statement whose values come by name; each must be a `bindparam` of it."""
 
-    def __init__(self, statement: Executable) -> None:
+    def __init__(self, statement: Executable, taken: Callable[[], Exception] | None) -> None:
         self.statement = statement
+        self.taken = taken
+        self.table: str = getattr(getattr(statement, "table", None), "name", "")
         self._plan: Any = _NOT_YET  # Any: or a _Plan, or None
 
     def plan(self, dialect: Dialect) -> "_Plan | None":
@@ -37,6 +40,9 @@ class Prepared:
         plan: _Plan | None = self._plan
         # A write to a table that somebody watches goes where it is seen: past SQLAlchemy's events.
         return plan if plan is not None and effect_of(plan.sql) is Effect.NONE else None
+
+    def refusal(self, failed: IntegrityError) -> Exception:
+        return self.taken() if self.taken is not None and is_taken(failed, self.table) else failed
 
 
 class _Plan:
@@ -73,27 +79,53 @@ class _Plan:
         return made
 
 
-def prepared(statement: Executable) -> Prepared:
-    return Prepared(statement)
+def prepared(statement: Executable, *, taken: Callable[[], Exception] | None = None) -> Prepared:
+    """`taken` gives what is raised when an INSERT finds a row with a key of its own there already."""
+    return Prepared(statement, taken)
 
 
 async def fetch_all(
     session: AsyncSession, statement: Prepared, **values: Any
 ) -> Sequence[tuple[Any, ...]]:  # Any: of columns
     """The rows that it returns, if any."""
-    if (
-        isinstance(session, LaneSession)
-        and session.writes
-        and (plan := statement.plan(session.lane.dialect)) is not None
-    ):
-        try:
-            arguments = plan.arguments(values)
-        except (TypeError, ValueError, AttributeError, LookupError):
-            pass  # of a column's type: the ordinary path raises it with its words
-        else:
-            return plan.rows(await session.run(plan.sql, arguments))
-    result: Any = await session.execute(statement.statement, values)  # Any: a CursorResult, of Core statements
+    found = _quick(session, statement, values)
+    try:
+        if found is not None:
+            lane, plan, arguments = found
+            return plan.rows(await lane.run(plan.sql, arguments))
+        result: Any = await session.execute(statement.statement, values)  # Any: a CursorResult, of Core statements
+    except IntegrityError as failed:
+        raise statement.refusal(failed) from None
     return [tuple(row) for row in result] if result.returns_rows else []
+
+
+async def later(session: AsyncSession, statement: Prepared, **values: Any) -> None:  # Any: as above
+    """A write whose rows nobody asks for: it travels with COMMIT, or before whatever the session is asked next, and
+    costs no round trip of its own. What the database has against it comes then."""
+    found = _quick(session, statement, values)
+    try:
+        if found is None:
+            await session.execute(statement.statement, values)
+        else:
+            lane, plan, arguments = found
+            await lane.put_off(plan.sql, arguments, statement.table, statement.taken)
+    except IntegrityError as failed:
+        raise statement.refusal(failed) from None
+
+
+def _quick(
+    session: AsyncSession, statement: Prepared, values: dict[str, Any]
+) -> tuple[LaneSession, "_Plan", list[Any]] | None:  # Any: as above
+    """What it takes to run it past SQLAlchemy, where that can be done."""
+    if not (isinstance(session, LaneSession) and session.writes):
+        return None
+    plan = statement.plan(session.lane.dialect)
+    if plan is None:
+        return None
+    try:
+        return session, plan, plan.arguments(values)
+    except (TypeError, ValueError, AttributeError, LookupError):
+        return None  # of a column's type: the ordinary path raises it with its words
 
 
 def table_of(entity: type[SQLModel]) -> Table:
