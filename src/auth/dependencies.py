@@ -17,7 +17,7 @@ from src.auth.tokens import AccessClaims
 from src.exceptions import BusinessException
 from src.shared.database import SessionDep
 from src.shared.errors import ErrorCode
-from src.shared.inline import for_its_value
+from src.shared.inline import Scope, for_its_value, plainly, reads_scope
 from src.shared.logging import current_request
 from src.users import User
 from src.users import services as users
@@ -31,23 +31,29 @@ class _Bearer(OAuth2PasswordBearer):
     """The same, on the headers as the server gives them: no text is made of those that are not asked for."""
 
     async def __call__(self, request: HTTPConnection) -> str | None:
-        for name, value in request.scope["headers"]:
-            if name == b"authorization":
-                scheme, _, token = value.partition(b" ")
-                return str(token, "latin-1").strip() if scheme.lower() == b"bearer" else None
-        return None
+        return _token(request.scope)
 
 
-_bearer = _Bearer(
-    # Relative, so that the docs' Authorize button works below any root_path.
-    tokenUrl="api/v1/auth/token",
-    refreshUrl="api/v1/auth/refresh",
-    scheme_name=OAuth2PasswordBearer.__name__,
-    auto_error=False,
+def _token(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            return str(token, "latin-1").strip() if scheme.lower() == b"bearer" else None
+    return None
+
+
+_bearer = reads_scope(_token)(
+    _Bearer(
+        # Relative, so that the docs' Authorize button works below any root_path.
+        tokenUrl="api/v1/auth/token",
+        refreshUrl="api/v1/auth/refresh",
+        scheme_name=OAuth2PasswordBearer.__name__,
+        auto_error=False,
+    )
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each request makes one, and that would triple its price
 class Caller:
     """Who calls: remembered, or read in the request's session."""
 
@@ -65,7 +71,7 @@ async def _caller(session: SessionDep, token: Annotated[str | None, Depends(_bea
     claims, principal = recalled
     caller = Caller(claims, principal, None) if principal is not None else await _read_caller(session, token, claims)
     if (request := current_request()) is not None:
-        request.user_id = claims.user_id
+        request.user_id = claims.subject
     return caller
 
 
@@ -80,13 +86,18 @@ async def _read_caller(session: AsyncSession, token: str, claims: AccessClaims) 
     return Caller(claims, principal, user)
 
 
-@for_its_value
-async def current_user(caller: Annotated[Caller, Depends(_caller)], session: SessionDep) -> User:
-    """The account behind the access token. Refused: NOT_AUTHENTICATED, INVALID_TOKEN."""
+def _user(caller: Caller, session: AsyncSession) -> User:
     if caller.principal is not None:
         return principals.revive(session, caller.principal)
     assert caller.user is not None
     return caller.user
+
+
+@for_its_value
+@plainly(_user)
+async def current_user(caller: Annotated[Caller, Depends(_caller)], session: SessionDep) -> User:
+    """The account behind the access token. Refused: NOT_AUTHENTICATED, INVALID_TOKEN."""
+    return _user(caller, session)
 
 
 async def current_session_id(caller: Annotated[Caller, Depends(_caller)]) -> UUID:
@@ -121,8 +132,12 @@ def require_permissions(*permissions: str, match: Match = "all") -> Guard:
     """
     required = _checked(permissions, match)
 
-    async def check(grants: CurrentGrants) -> None:
+    def refuse(grants: Grants) -> None:
         _refuse_without(grants, required, match)
+
+    @plainly(refuse)
+    async def check(grants: CurrentGrants) -> None:
+        refuse(grants)
 
     check.required_permissions = required  # type: ignore[attr-defined] # shown by tools that list what routes need
     return check

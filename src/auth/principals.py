@@ -20,6 +20,7 @@ from src.auth import services as auth
 from src.auth.tokens import AccessClaims, read_access_token
 from src.config import Settings, get_settings
 from src.shared.database import get_engine, transaction
+from src.shared.lane import LaneSession
 from src.shared.watching import Effect, WatchedTable, real_session, steady_seconds, watch_of, watch_tables
 from src.users import User
 from src.users import services as users
@@ -51,6 +52,8 @@ class Principal:
     """By `steady_seconds`."""
     spare: User | None = None
     """The instance of the last request: if nobody has kept it, it serves the next one as well."""
+    as_made: dict[str, Any] | None = None
+    """All that was in it at first."""  # Any: as above
 
 
 class _Held:
@@ -81,7 +84,7 @@ class _Memory:
         self.lease_seconds = settings.auth.principal_cache_seconds if _can_be_revived() else 0.0
         self._held: dict[str, _Held] = {}
 
-    def recall(self, token: str) -> _Held | None:
+    def recall(self, token: str, now: float) -> _Held | None:
         """None for what is not a token of ours, or is one no more."""
         held = self._held.get(token)
         if held is None:
@@ -91,7 +94,7 @@ class _Memory:
             if len(self._held) >= _MOST_TOKENS:
                 del self._held[next(iter(self._held))]
             held = self._held[token] = _Held(claims)
-        elif not held.claims.are_current(time()):
+        elif not held.claims.are_current(now):
             del self._held[token]
             return None
         return held
@@ -112,7 +115,8 @@ def recall(session: AsyncSession, token: str) -> tuple[AccessClaims, Principal |
     """What needs no reading: the claims of a token that is ours and current, and who it stands for if that is known to
     be so still. None for any other token."""
     memory = _remembered()
-    held = memory.recall(token)
+    now = time()
+    held = memory.recall(token, now)
     if held is None:
         return None
     principal = held.principal
@@ -120,7 +124,7 @@ def recall(session: AsyncSession, token: str) -> tuple[AccessClaims, Principal |
         principal is not None
         and principal.generation == memory.cell[0]
         and steady_seconds() < principal.expires_at
-        and time() < principal.session_ends_at
+        and now < principal.session_ends_at
         and _sees_what_all_see(session, memory)
     ):
         return held.claims, principal
@@ -130,7 +134,7 @@ def recall(session: AsyncSession, token: str) -> tuple[AccessClaims, Principal |
 async def find_principal(session: AsyncSession, token: str) -> Principal | None:
     """Read, once for all who ask at this moment. None when the account or the session ended, or may not be remembered."""
     memory = _remembered()
-    held = memory.recall(token)
+    held = memory.recall(token, time())
     if held is None or not may_remember(session):
         return None
     # The generation first: what changes it was committed before, so what is read below knows of it.
@@ -187,18 +191,19 @@ def may_remember(session: AsyncSession) -> bool:
 
 def _sees_what_all_see(session: AsyncSession, memory: _Memory) -> bool:
     """Not so a session on another database, in somebody's tests for instance, or one with changes of its own."""
+    if isinstance(session, LaneSession) and not session.is_real:
+        return session.lane.engine is memory.engine
     real = real_session(session)
-    if real is None:
-        lane = session.__dict__.get("lane")
-        return lane is not None and lane.engine is memory.engine
-    if real.bind is not memory.engine.sync_engine:
+    if real is None or real.bind is not memory.engine.sync_engine:
         return False
     return not real.in_transaction() or not (real.touched or real.new or real.dirty or real.deleted)
 
 
 def _holds_connection(session: AsyncSession) -> bool:
+    if isinstance(session, LaneSession) and not session.is_real:
+        return session.holds_connection
     real = real_session(session)
-    return session.__dict__.get("_record") is not None if real is None else real.in_transaction()
+    return real is not None and real.in_transaction()
 
 
 _MAPPER: Final[Mapper[User]] = inspect(User)
@@ -231,25 +236,28 @@ def _values(user: User) -> dict[str, Any]:  # Any: as in Principal
 _NOBODY_ELSE: Final = 3
 
 
-def _is_as_read(user: User, principal: Principal) -> bool:
+def _is_as_made(user: User, principal: Principal) -> bool:
     """No session has it, and no request changed it."""
     state = instance_state(user)
-    if state.modified or state.session_id is not None or state.key is not principal.key:
-        return False
-    columns = state.dict
-    return len(columns) == len(principal.values) + 1 and principal.values.items() <= columns.items()  # and its state
+    return (
+        user.__dict__ == principal.as_made
+        and not state.modified
+        and state.session_id is None
+        and state.key is principal.key
+    )
 
 
 def revive(session: AsyncSession, principal: Principal) -> User:
     """The account as if it had been loaded in this session: changed there, it is written by the session's commit."""
     user = principal.spare
     # Never one for two: whoever still holds it, in a request under way or in a closure, keeps it for himself.
-    if user is None or getrefcount(user) > _NOBODY_ELSE or not _is_as_read(user, principal):
+    if user is None or getrefcount(user) > _NOBODY_ELSE or not _is_as_made(user, principal):
         user = principal.spare = _MAPPER.class_manager.new_instance()
         # What `make_transient_to_detached` does: nothing was set, so there are no changes to forget.
         state = instance_state(user)
         state.dict.update(principal.values)
         state.key = principal.key
+        principal.as_made = state.dict.copy()
     adopt: Callable[[User], User] | None = getattr(session, "adopt", None)
     if adopt is not None:
         return adopt(user)

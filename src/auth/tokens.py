@@ -32,7 +32,9 @@ _HEADER: Final = frozenset({"alg", "typ", "kid"})
 class AccessClaims:
     """Who, in which session, under which epoch: no roles or permissions, they are read when they are needed."""
 
+    subject: str
     user_id: UUID
+    """The same."""
     session_id: UUID
     auth_epoch: int
     valid_from: int
@@ -123,7 +125,8 @@ def _claims(claims: dict[str, Any], settings: Settings) -> AccessClaims | None: 
         return None
     if not 0 <= claims["epoch"] <= MAX_INT32:
         return None
-    read = AccessClaims(UUID(claims["sub"]), UUID(claims["sid"]), claims["epoch"], max(issued, not_before), expires)
+    user_id, session_id = UUID(claims["sub"]), UUID(claims["sid"])
+    read = AccessClaims(str(user_id), user_id, session_id, claims["epoch"], max(issued, not_before), expires)
     return read if read.are_current(time()) else None
 
 

@@ -17,7 +17,7 @@ from src.http.compiled import install
 from src.http.docs import install_docs
 from src.http.envelope import install_envelope
 from src.http.errors import install_error_handlers
-from src.http.front import Front
+from src.http.front import Direct, Exchange, Front
 from src.http.idempotency import install_idempotency
 from src.http.middleware import Guard, Limits, Proxies
 from src.http.openapi import install_openapi, operation_id
@@ -33,23 +33,36 @@ class Undercroft(FastAPI):
     adds with `add_middleware`, and the routes get their envelopes when the app starts, those added later included."""
 
     settings: Settings
-    _front: ASGIApp | None = None
+    _front: Front | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            prefix, path = self.root_path or scope.get("root_path", ""), scope["path"]
-            if prefix and path != prefix and not path.startswith(f"{prefix}/"):
-                # What the proxy stripped belongs to the path (ASGI); without it Starlette finds nothing that is mounted.
-                scope = {**scope, "path": prefix + path}
-            if self._front is not None:
-                if self.root_path:
-                    scope["root_path"] = self.root_path
-                scope["app"] = self
-                await self._front(scope, receive, send)
-                return
-            await super().__call__(scope, receive, send)
-        else:
+        if scope["type"] == "lifespan":
             await super().__call__(scope, receive, partial(self._send_of_lifespan, send))
+        elif self._front is None:
+            await super().__call__(self._whole(scope), receive, send)
+        else:
+            await self._serve_below(scope, receive, send, None)
+
+    @property
+    def direct(self) -> Direct | None:
+        """For our own server: fewer calls on the way to a compiled route."""
+        if self._front is None:
+            return None
+        return self._serve_below if self.root_path else self._front.serve
+
+    async def _serve_below(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange | None) -> None:
+        assert self._front is not None
+        scope = self._whole(scope)
+        if self.root_path:
+            scope["root_path"] = self.root_path
+        await self._front.serve(scope, receive, send, exchange)
+
+    def _whole(self, scope: Scope) -> Scope:
+        """What the proxy stripped belongs to the path (ASGI); without it Starlette finds nothing that is mounted."""
+        prefix, path = self.root_path or scope.get("root_path", ""), scope["path"]
+        if prefix and path != prefix and not path.startswith(f"{prefix}/"):
+            return {**scope, "path": prefix + path}
+        return scope
 
     async def _send_of_lifespan(self, send: Send, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete" and self._native_telemetry.enabled():
@@ -65,7 +78,7 @@ class Undercroft(FastAPI):
         foreign = self.user_middleware or self.max_body_size is not None or self._native_telemetry.enabled()
         if routes is not None and not foreign:
             # What a team puts around its app must see each request; then compiled routes stand at the router's place only.
-            self._front = Front(guard, routes, limits, proxies)
+            self._front = Front(self, guard, routes, limits, proxies)
         return guard
 
 

@@ -5,9 +5,9 @@ classes of `middleware.py`; what they add to an answer, and what they write down
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.responses import Response as RawResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,10 +28,19 @@ from src.http.middleware import (
 from src.shared.errors import ErrorCode
 from src.shared.logging import RequestContext, enter_request, leave_request
 
-RESPOND: Final = "undercroft.respond"
-"""Where our own server leaves, in a scope, a way to write a whole answer at once: status, header block, body.
-False says that it must go the usual way."""
-Respond = Callable[[int, bytes, bytes], bool]
+class Exchange(Protocol):
+    """A request and its answer, as our own server has them."""
+
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """That serves it."""
+
+    def respond(self, status: int, head: bytes, body: bytes, /) -> bool:
+        """Write a whole answer at once, `head` being its header block. False says that it must go the usual way."""
+
+
+Direct = Callable[[Scope, Receive, Send, Exchange | None], Awaitable[None]]
+"""An app's entrance for our own server."""
 
 _JSON = (b"content-type", b"application/json")
 _HEAD = b"content-length: %d\r\ncontent-type: application/json\r\nx-request-id: %b\r\n" + b"".join(
@@ -42,13 +51,20 @@ _HEAD = b"content-length: %d\r\ncontent-type: application/json\r\nx-request-id: 
 class Front:
     """Before the whole stack, which is `ordinary`; its `limits` and `proxies` are ours too."""
 
-    def __init__(self, ordinary: ASGIApp, routes: CompiledRoutes, limits: Limits, proxies: Proxies) -> None:
+    def __init__(
+        self, app: ASGIApp, ordinary: ASGIApp, routes: CompiledRoutes, limits: Limits, proxies: Proxies
+    ) -> None:
+        self._app = app
         self._ordinary = ordinary
         self._routes = routes
         self._limits = limits
         self._proxies = proxies
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0915 - in one piece, since each call costs
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.serve(scope, receive, send, None)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange | None) -> None:  # noqa: C901, PLR0912, PLR0915 - in one piece, since each call costs
+        scope["app"] = self._app
         found = self._routes.find(scope) if scope["type"] == "http" else None
         if found is None or found[0].sends or self._limits.refusal(scope) is not None:
             await self._ordinary(scope, receive, send)
@@ -57,32 +73,34 @@ class Front:
         compiled, entry, values = found
         limits = self._limits
         self._proxies.believe(scope)
-        enter(scope, entry, values)
+        if compiled.reads:
+            enter(scope, entry, values)
         own_id = scope[REQUEST_ID] = request_id(scope)
         context = RequestContext(own_id)
         token = enter_request(context)
         limits.under_way += 1
-        deadline = limits.deadlines.start()
+        deadline = limits.deadlines.start(exchange and exchange.task)
         status = size = 0
         try:
             body = CountedBody(receive, limits.max_body_bytes) if compiled.reads else receive
             outcome = await compiled.call(scope, body, send, values)
-            limits.deadlines.end(deadline)
             if type(outcome) is bytes:
                 status, size = compiled.status, len(outcome)
             elif type(outcome) is tuple:
                 status, outcome = outcome
                 size = len(outcome)
             else:
+                limits.deadlines.end(deadline)
                 guarded = Guarded(scope, send, own_id)
+                enter(scope, entry, values)
                 if not _only_sends(outcome):
                     scope[OUTCOME], outcome = outcome, limits.within_deadline
                 await guarded.answer(outcome, receive)
                 status, size = guarded.status, guarded.size
                 return
-            respond: Respond | None = scope.get(RESPOND)
-            if respond is not None and respond(status, _HEAD % (size, own_id.encode()), outcome):
+            if exchange is not None and exchange.respond(status, _HEAD % (size, own_id.encode()), outcome):
                 return
+            limits.deadlines.end(deadline)
             headers = [(b"content-length", b"%d" % size), _JSON, (b"x-request-id", own_id.encode()), *SECURITY_HEADERS]
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": outcome})
@@ -90,6 +108,7 @@ class Front:
             if not deadline.passed():
                 raise
             guarded = Guarded(scope, send, own_id)
+            enter(scope, entry, values)
             await guarded.answer(code_response(scope, ErrorCode.DEADLINE_EXCEEDED), receive)
             status, size = guarded.status, guarded.size
         except Exception as error:  # noqa: BLE001 - told where FastAPI's own path tells it: at its router, to the same handlers
@@ -97,6 +116,7 @@ class Front:
                 return  # the connection broke while the answer was sent
             limits.deadlines.end(deadline)
             scope[OUTCOME] = error
+            enter(scope, entry, values)
             guarded = Guarded(scope, send, own_id)
             await guarded.answer(limits.within_deadline, receive)
             status, size = guarded.status, guarded.size

@@ -388,10 +388,11 @@ class Deadlines:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self) -> Deadline:
-        """For the current task, which is cancelled when the time is up."""
-        task = asyncio.current_task()
-        assert task is not None
+    def start(self, task: "asyncio.Task[object] | None" = None) -> Deadline:
+        """For this task, or the current one: it is cancelled when the time is up."""
+        if task is None:
+            task = asyncio.current_task()
+            assert task is not None
         loop = task.get_loop()
         deadline = Deadline(task, loop.time() + self._seconds)
         if loop is not self._loop:

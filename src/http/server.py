@@ -1,11 +1,12 @@
 """uvicorn, started with limits that match ours, and its protocol class with less work per request.
 
-The class writes an answer that is finished at once (`RESPOND`), and has one timer a connection for idle clients instead
-of one a request. Everything else is uvicorn's; with a version of it that we do not know its own class serves.
+The class hands a request to the app's own entrance (`Direct`), where it has one, writes an answer that is finished at
+once, and has one timer a connection for idle clients instead of one a request. Everything else is uvicorn's; with a version of it that we do not know its own class serves.
 """
 
 import asyncio
 from collections import deque
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
@@ -14,7 +15,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from src.config import Settings
-from src.http.front import RESPOND
+from src.http.front import Direct
 
 KNOWN_UVICORN: Final = "0.54."
 
@@ -54,6 +55,7 @@ class QuickProtocol(HttpToolsProtocol):
         self._idle_since: float | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._default_headers: tuple[object, bytes] = (None, b"")
+        self.direct: Direct | None = getattr(self.app, "direct", None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._idle_timer is not None:
@@ -157,7 +159,7 @@ class QuickCycle(RequestResponseCycle):
     def __init__(self, protocol: QuickProtocol) -> None:
         # Not uvicorn's: what is the same for each request of a connection is its protocol's, or the class's.
         self.protocol = protocol
-        self.scope = scope = protocol.scope
+        self.scope = protocol.scope
         self.transport = protocol.transport
         self.flow = protocol.flow
         self.logger = protocol.logger
@@ -169,16 +171,25 @@ class QuickCycle(RequestResponseCycle):
         self.waiting_for_100_continue = protocol.expect_100_continue
         self.body = bytearray()
         self.task: asyncio.Task[None] | None = None
-        scope[RESPOND] = self.respond  # type: ignore[typeddict-unknown-key] # ours
 
     async def run_asgi(self, app: ASGI3Application) -> None:
+        direct = self.protocol.direct
         try:
-            await super().run_asgi(app)
+            if direct is None:
+                await super().run_asgi(app)
+                return
+            await direct(self.scope, self.receive, self.send, self)
+            if not self.response_complete:
+                await super().run_asgi(_nothing)  # says so, unless the client is gone
+        except BaseException as error:  # noqa: BLE001 - uvicorn's own way with it
+            if direct is None:
+                raise
+            await super().run_asgi(partial(_raise, error))
         finally:
             self.protocol.tasks.discard(self.task)
             # Or each request would leave a circle behind: the garbage collector then stops the process for 50 ms at a time.
-            self.scope.pop(RESPOND, None)  # type: ignore[typeddict-item] # ours
             self.task = None
+            self.on_response = _done
 
     def respond(self, status: int, head: bytes, body: bytes) -> bool:
         """Write a whole answer in one go; `head` is its header block, with the length of the body in it.
@@ -203,3 +214,15 @@ class QuickCycle(RequestResponseCycle):
             self.transport.close()
         self.on_response()
         return True
+
+
+async def _nothing(*_: object) -> None:
+    """An app that returns."""
+
+
+async def _raise(error: BaseException, *_: object) -> None:
+    raise error
+
+
+def _done() -> None:
+    """What uvicorn leaves in its place too, so that no circle remains."""

@@ -22,7 +22,7 @@ from sqlalchemy.util import await_only
 from sqlmodel import SQLModel
 
 from src.config import Settings, get_settings
-from src.shared.inline import inline_context
+from src.shared.inline import inline_context, plainly
 from src.shared.lane import LaneSession, open_lane
 from src.shared.watching import WatchedSession, settle, watch_writes
 
@@ -163,6 +163,7 @@ async def _request_session() -> AsyncIterator[AsyncSession]:
 # the COMMIT would fail behind it. Scope "function" ends before the first byte. It is asked for here, on the inner
 # generator, so that `Depends(get_session)` is safe as everybody types it. Nobody else may depend on
 # `_request_session`: FastAPI caches by (callable, scope), and the request would have two sessions.
+@plainly(lambda session: session)
 async def get_session(
     session: Annotated[AsyncSession, Depends(_request_session, scope="function")],
 ) -> AsyncSession:

@@ -1,13 +1,17 @@
 """Marks for dependencies that may run on the event loop as they stand, where FastAPI would take a detour."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
+Scope = MutableMapping[str, Any]
+"""ASGI's."""
 _MARK = "__undercroft_inline__"
 _FOR_VALUE = "__undercroft_for_its_value__"
 _CONTEXT = "__undercroft_context__"
+_PLAIN = "__undercroft_plain__"
+_READER = "__undercroft_reader__"
 
 
 def inline(dependency: F) -> F:
@@ -29,6 +33,34 @@ def for_its_value(dependency: F) -> F:
 
 def is_for_its_value(dependency: object) -> bool:
     return getattr(dependency, _FOR_VALUE, False) is True
+
+
+def plainly(function: Callable[..., Any]) -> Callable[[F], F]:  # Any: as the dependency has them
+    """Mark a coroutine that awaits nothing: this function, called with the same arguments, gives the same."""
+
+    def mark(dependency: F) -> F:
+        setattr(dependency, _PLAIN, function)
+        return dependency
+
+    return mark
+
+
+def plain_of(dependency: object) -> Callable[..., Any] | None:  # Any: as above
+    return getattr(dependency, _PLAIN, None)
+
+
+def reads_scope(function: Callable[[Scope], Any]) -> Callable[[F], F]:  # Any: as above
+    """Mark a dependency whose whole input is the request as ASGI has it: this function gives the same from that."""
+
+    def mark(dependency: F) -> F:
+        setattr(dependency, _READER, function)
+        return dependency
+
+    return mark
+
+
+def reader_of(dependency: object) -> Callable[[Scope], Any] | None:  # Any: as above
+    return getattr(dependency, _READER, None)
 
 
 class InlineContext(Protocol):

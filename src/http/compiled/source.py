@@ -56,7 +56,7 @@ from src.http.query import parsed_query
 from src.http.response import Response
 from src.http.strict_json import StrictRequest
 from src.shared.database import get_session
-from src.shared.inline import context_of, is_for_its_value, is_inline
+from src.shared.inline import context_of, is_for_its_value, is_inline, plain_of, reader_of
 from src.shared.lane import PageJson, page_writer
 
 Endpoint = Callable[..., Any]  # Any: whatever a team writes
@@ -79,7 +79,7 @@ class Compiled:
     status: int
     sends: bool
     reads: bool
-    """Whether it may receive the body."""
+    """Whether it makes a Request, which may be asked for all that a scope has, and may receive the body."""
 
 
 class _Open(NamedTuple):
@@ -309,6 +309,11 @@ class _Writer:
         key = _get_cache_key(dependant=sub)
         if key in self._solved:
             return self._solved[key]
+        if (reader := reader_of(sub.call)) is not None:
+            value = self._variable(_hint(sub.call))
+            self._line(f"{value} = {self._bind(_hint(sub.call), reader)}(scope)")
+            self._solved[key] = value, None
+            return value, None
         solved = self._solve(sub)
         if is_for_its_value(sub.call) and key not in self._wanted:
             self._solved[key] = "None", solved.errors
@@ -329,6 +334,8 @@ class _Writer:
                 self._generator(call, arguments, value, solved.errors)
             self._solved[key] = value, solved.errors
             return value, solved.errors
+        elif (plain := plain_of(sub.call)) is not None:
+            work = f"{value} = {self._bind(_hint(sub.call), plain)}({arguments})"
         elif _is_coroutine_callable(sub.call):
             work = f"{value} = await {call}({arguments})"
         elif _computes(sub.call):

@@ -50,7 +50,8 @@ class LaneSession(AsyncSession):
     page_json: "PageWriter | None" = None
     """Set by whoever sends a page as it comes: `apaginate` then answers with `PageJson`, where it can."""
 
-    _real = False
+    is_real = False
+    """The Session behind it was made: it is an ordinary one now."""
     _closed = False
     _begun = False
     """Something was read: the ordinary session would be in a transaction."""
@@ -82,7 +83,7 @@ class LaneSession(AsyncSession):
     def _become_real(self) -> None:
         lane = self.lane
         session = lane.session_class(bind=lane.sync_engine, expire_on_commit=False, close_resets_only=False)
-        self._real = True
+        self.is_real = True
         self._async_bind = lane.engine
         self._async_binds = {}
         self.sync_session = self._proxied = self._assign_proxied(session)
@@ -117,7 +118,7 @@ class LaneSession(AsyncSession):
     def fresh(self) -> bool:
         """Nothing has begun, nothing was changed: a read may take the lane."""
         return (
-            not self._real
+            not self.is_real
             and not self._closed
             and not self._stale
             and self._record is None
@@ -164,9 +165,14 @@ class LaneSession(AsyncSession):
         if self._waiting is not None:
             self._enter(self._waiting)  # the row may be its own
         instance = plan.load(row, self._map(), self._id)
-        if plan.has_relationships and not self._real:
+        if plan.has_relationships and not self.is_real:
             self._become_real()  # a lazy load asks for the Session by its number
         return instance
+
+    @property
+    def holds_connection(self) -> bool:
+        """Without the real Session."""
+        return self._record is not None
 
     def read(self) -> None:
         """Note that a statement was answered."""
@@ -182,11 +188,11 @@ class LaneSession(AsyncSession):
             raise InvalidRequestError("The session is closed, or another session has this instance")
         if state.expired or state.mapper.relationships:
             _ = self.sync_session  # it looks for what is missing there by itself
-        identities = self.identity_map if self._real else self._known
+        identities = self.identity_map if self.is_real else self._known
         known: _T | None = None if identities is None else identities.get(key)
         if known is not None:
             return known
-        if self._real:
+        if self.is_real:
             self.add(instance)
             self.sync_session._autobegin_t()  # noqa: SLF001 - as a load does
             return instance
@@ -222,7 +228,7 @@ class LaneSession(AsyncSession):
 
     async def run(self, sql: str, arguments: Sequence[Any]) -> Sequence[Sequence[Any]]:  # Any: values of columns
         """One statement in this session's transaction, which begins here if it has not."""
-        if self._real or self._changed:
+        if self.is_real or self._changed:
             return await self._run_real(sql, arguments)
         record = self._record
         if record is None:
@@ -244,7 +250,7 @@ class LaneSession(AsyncSession):
     ) -> None:  # Any: as above
         """A write whose result nobody waits for: it goes with COMMIT, or before what is asked next."""
         record = self._record
-        if record is not None and not self._real and not self._changed:
+        if record is not None and not self.is_real and not self._changed:
             try:
                 message = await wire_of(record).put_off(sql, arguments)
             except BaseException as error:  # noqa: BLE001 - as in Lane.fetch
@@ -302,7 +308,7 @@ class LaneSession(AsyncSession):
     # Ends
 
     async def commit(self) -> None:
-        if self._real or self._closed or self._changed or (self._begun and not self.lane.quiet):
+        if self.is_real or self._closed or self._changed or (self._begun and not self.lane.quiet):
             await super().commit()
             return
         if self._record is not None:
@@ -310,7 +316,7 @@ class LaneSession(AsyncSession):
         self._begun = False
 
     async def rollback(self) -> None:
-        if self._real or self._closed or (self._begun and not self.lane.quiet):
+        if self.is_real or self._closed or (self._begun and not self.lane.quiet):
             await super().rollback()
             return
         if self._record is not None:
@@ -323,7 +329,7 @@ class LaneSession(AsyncSession):
         self._begun = False
 
     async def close(self) -> None:
-        if self._real:
+        if self.is_real:
             await super().close()
             return
         self._closed = True
@@ -335,11 +341,11 @@ class LaneSession(AsyncSession):
 
     def end_unused(self) -> bool:
         """Close it, if there is nothing to commit or to wait for."""
-        if self._real or self._record is not None or self._changed:
+        if self.is_real or self._record is not None or self._changed:
             return False
         self._closed = True
         if self._waiting is not None:
-            instance_state(self._waiting)._detach()  # noqa: SLF001 - as Session.close() does
+            instance_state(self._waiting).session_id = None  # as Session.close() does
             self._waiting = None
         if self._identities is not None:
             self._forget(self._identities)
@@ -354,7 +360,7 @@ class LaneSession(AsyncSession):
     async def __aexit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._real or self._record is not None:
+        if self.is_real or self._record is not None:
             await super().__aexit__(type_, value, traceback)
         else:
             await self.close()

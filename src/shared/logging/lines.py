@@ -104,22 +104,29 @@ def _json_access(line: AccessLine) -> bytes:
     time_ns, method, route, path, status, duration_ms, request_id, user_id, client, size = line
     if len(path) > MAX_PATH or len(method) > MAX_METHOD:
         return _json_access(_cut_access(line))
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    shown_id = (
-        f'"{request_id}"' if request_id.isalnum() and request_id.isascii() else _to_json(_no_surrogates(request_id))
-    )
-    user = "" if user_id is None else f',"user_id":{_repeated(user_id)}'
-    who = "" if client is None else f',"client":{_repeated(client)}'
-    end = "" if size is None else f',"bytes":{size}'
-    text = (
-        f'{{"time":"{_second(seconds)}.{rest // 1000:06d}Z{_access_head(method, route, status)}{shown_id}{user}'
-        f',"path":{_repeated(path)},"duration_ms":{duration_ms:.3f}{who}{end}}}\n'
+    if not (request_id.isalnum() and request_id.isascii()):
+        request_id = _to_json(_no_surrogates(request_id))[1:-1]
+    user, who = _access_caller(user_id, client)
+    text = _ACCESS % (
+        _second(time_ns // 1_000_000_000),
+        time_ns // 1000 % 1_000_000,
+        _access_head(method, route, status),
+        request_id,
+        user,
+        _repeated(path),
+        duration_ms,
+        who,
+        "" if size is None else f',"bytes":{size}',
     )
     return (
         text.encode("ascii")
         if len(text) <= MAX_LINE_BYTES
         else _json_event(_access_event(line)).encode("ascii") + b"\n"
     )
+
+
+# One operation: each format in an f-string is a call.
+_ACCESS = '{"time":"%s.%06dZ%s,"request_id":"%s"%s,"path":%s,"duration_ms":%.3f%s%s}\n'
 
 
 def _cut_access(line: AccessLine) -> AccessLine:
@@ -136,7 +143,15 @@ def _access_head(method: str, route: str | None, status: int) -> str:
         "route": route,
         "status": status,
     }
-    return f'",{_to_json(_clean(fields, ""))[1:-1]},"request_id":'
+    return f'",{_to_json(_clean(fields, ""))[1:-1]}'
+
+
+@lru_cache(maxsize=1024)
+def _access_caller(user_id: UUID | str | None, client: str | None) -> tuple[str, str]:
+    return (
+        "" if user_id is None else f',"user_id":{_repeated(user_id)}',
+        "" if client is None else f',"client":{_repeated(client)}',
+    )
 
 
 @lru_cache(maxsize=1024)
