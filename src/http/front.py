@@ -7,7 +7,7 @@ classes of `middleware.py`; what they add to an answer, and what they write down
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Protocol
 
 from starlette.responses import Response as RawResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,6 +27,7 @@ from src.http.middleware import (
 )
 from src.shared.errors import ErrorCode
 from src.shared.logging import RequestContext, enter_request, leave_request
+
 
 class Exchange(Protocol):
     """A request and its answer, as our own server has them."""
@@ -63,7 +64,7 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.serve(scope, receive, send, None)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange | None) -> None:  # noqa: C901, PLR0912, PLR0915 - in one piece, since each call costs
+    async def serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange | None) -> None:  # noqa: C901, PLR0915 - in one piece, since each call costs
         scope["app"] = self._app
         found = self._routes.find(scope) if scope["type"] == "http" else None
         if found is None or found[0].sends or self._limits.refusal(scope) is not None:
@@ -79,7 +80,7 @@ class Front:
         context = RequestContext(own_id)
         token = enter_request(context)
         limits.under_way += 1
-        deadline = limits.deadlines.start(exchange and exchange.task)
+        deadline = limits.deadlines.start(None if exchange is None else exchange.task)
         status = size = 0
         try:
             body = CountedBody(receive, limits.max_body_bytes) if compiled.reads else receive

@@ -59,7 +59,9 @@ async def _claim(request: Request, session: AsyncSession, user: CurrentUser, key
         raise ReplayedAnswer(answer)
 
     async def keep(response: RawResponse) -> None:
-        media_type = response.headers.get("content-type", "")
+        media_type = next(
+            (str(value, "latin-1") for name, value in response.raw_headers if name == b"content-type"), ""
+        )
         await idempotency.keep(
             session, claimed, idempotency.Answer(response.status_code, media_type, bytes(response.body))
         )

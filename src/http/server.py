@@ -5,17 +5,17 @@ once, and has one timer a connection for idle clients instead of one a request. 
 """
 
 import asyncio
-from collections import deque
+import logging
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from loguru import logger
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from src.config import Settings
-from src.http.front import Direct
 
 KNOWN_UVICORN: Final = "0.54."
 
@@ -55,7 +55,9 @@ class QuickProtocol(HttpToolsProtocol):
         self._idle_since: float | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._default_headers: tuple[object, bytes] = (None, b"")
-        self.direct: Direct | None = getattr(self.app, "direct", None)
+        self.direct: Any = getattr(
+            self.app, "direct", None
+        )  # Any: a Direct, or None; uvicorn types messages one by one
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._idle_timer is not None:
@@ -118,6 +120,13 @@ class QuickProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
+    def on_message_complete(self) -> None:
+        cycle = self.cycle
+        if not isinstance(cycle, QuickCycle):
+            super().on_message_complete()
+        elif not (cycle.response_complete or (self.parser.should_upgrade() and self._should_upgrade())):
+            cycle.complete()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if not isinstance(cycle, QuickCycle) or self.config.reset_contextvars:
             super()._start_asgi_task(cycle, app)
@@ -134,19 +143,6 @@ class QuickProtocol(HttpToolsProtocol):
         return self._default_headers[1]
 
 
-class _Signal(asyncio.Event):
-    """An event that most requests only set: nobody waits for the body of a GET."""
-
-    def __init__(self) -> None:
-        self._waiters = ()  # type: ignore[assignment] # made when somebody waits
-        self._value = False
-
-    async def wait(self) -> Literal[True]:
-        if not self._value and self._waiters == ():
-            self._waiters = deque()
-        return await super().wait()
-
-
 class QuickCycle(RequestResponseCycle):
     disconnected = False
     more_body = True
@@ -155,22 +151,54 @@ class QuickCycle(RequestResponseCycle):
     chunked_encoding: bool | None = None
     expected_content_length = 0
     access_log = False
+    body = b""  # type: ignore[assignment] # uvicorn adds to it, and puts a bytearray in its place
+    task: "asyncio.Task[None] | None" = None
+    _event: asyncio.Event | None = None
+    _came = False
 
     def __init__(self, protocol: QuickProtocol) -> None:
         # Not uvicorn's: what is the same for each request of a connection is its protocol's, or the class's.
         self.protocol = protocol
         self.scope = protocol.scope
         self.transport = protocol.transport
-        self.flow = protocol.flow
-        self.logger = protocol.logger
-        self.access_logger = protocol.access_logger
-        self.default_headers = protocol.server_state.default_headers
-        self.message_event = _Signal()
-        self.on_response = protocol.on_response_complete
         self.keep_alive = protocol.parser.should_keep_alive()
         self.waiting_for_100_continue = protocol.expect_100_continue
-        self.body = bytearray()
-        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def flow(self) -> FlowControl:  # type: ignore[override] # as those below: read by uvicorn on ways that few requests take
+        return self.protocol.flow
+
+    @property
+    def logger(self) -> logging.Logger:  # type: ignore[override] # as above
+        return self.protocol.logger
+
+    @property
+    def access_logger(self) -> logging.Logger:  # type: ignore[override] # as above
+        return self.protocol.access_logger
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override] # as above
+        return self.protocol.server_state.default_headers
+
+    def on_response(self) -> None:
+        self.protocol.on_response_complete()
+
+    @property
+    def message_event(self) -> asyncio.Event:  # type: ignore[override] # as above
+        """Set when something came. Nobody waits for the body of a GET."""
+        if self._event is None:
+            self._event = asyncio.Event()
+            if self._came:
+                self._event.set()
+        return self._event
+
+    def complete(self) -> None:
+        """The body has come."""
+        self.more_body = False
+        if self._event is None:
+            self._came = True
+        else:
+            self._event.set()
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         direct = self.protocol.direct
@@ -181,7 +209,7 @@ class QuickCycle(RequestResponseCycle):
             await direct(self.scope, self.receive, self.send, self)
             if not self.response_complete:
                 await super().run_asgi(_nothing)  # says so, unless the client is gone
-        except BaseException as error:  # noqa: BLE001 - uvicorn's own way with it
+        except BaseException as error:
             if direct is None:
                 raise
             await super().run_asgi(partial(_raise, error))
@@ -189,16 +217,15 @@ class QuickCycle(RequestResponseCycle):
             self.protocol.tasks.discard(self.task)
             # Or each request would leave a circle behind: the garbage collector then stops the process for 50 ms at a time.
             self.task = None
-            self.on_response = _done
 
     def respond(self, status: int, head: bytes, body: bytes) -> bool:
         """Write a whole answer in one go; `head` is its header block, with the length of the body in it.
 
         False when that is not possible now: the client reads slowly, or is gone, or asked for no body.
         """
-        line = STATUS_LINE.get(status)
+        line, protocol = STATUS_LINE.get(status), self.protocol
         if (
-            self.flow.write_paused
+            protocol.flow.write_paused
             or self.disconnected
             or self.response_started
             or self.scope["method"] == "HEAD"
@@ -208,11 +235,12 @@ class QuickCycle(RequestResponseCycle):
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((line, self.protocol.default_header_block(), head, end, body)))
-        self.message_event.set()
+        self.transport.write(b"".join((line, protocol.default_header_block(), head, end, body)))
+        if self._event is not None:
+            self._event.set()
         if not self.keep_alive:
             self.transport.close()
-        self.on_response()
+        protocol.on_response_complete()
         return True
 
 
@@ -222,7 +250,3 @@ async def _nothing(*_: object) -> None:
 
 async def _raise(error: BaseException, *_: object) -> None:
     raise error
-
-
-def _done() -> None:
-    """What uvicorn leaves in its place too, so that no circle remains."""

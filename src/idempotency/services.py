@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -55,9 +56,13 @@ class Answer:
 
 
 def claim_for(principal: UUID, route: str, key: str, body: bytes) -> Claim:
+    return Claim(principal, _place_of(route), key, hashlib.sha256(body).hexdigest())
+
+
+@lru_cache(maxsize=256)
+def _place_of(route: str) -> str:
     # A path is of any length and of any characters, NUL included; the column is not.
-    place = hashlib.sha256(route.encode("utf-8", "surrogatepass")).hexdigest()
-    return Claim(principal, place, key, hashlib.sha256(body).hexdigest())
+    return hashlib.sha256(route.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 async def claim(session: AsyncSession, wanted: Claim) -> Answer | None:
@@ -108,7 +113,7 @@ def _place(wanted: Claim) -> dict[str, UUID | str]:
 
 def _lock(wanted: Claim) -> int:
     """Two claims that share it by chance wait for each other, and lose nothing else."""
-    place = f"{wanted.principal}{wanted.route}{wanted.key}".encode()
+    place = wanted.principal.bytes + wanted.route.encode() + wanted.key.encode()
     return int.from_bytes(hashlib.sha256(place).digest()[:8], signed=True)
 
 

@@ -169,7 +169,13 @@ def as_response(outcome: Outcome, status: int) -> RawResponse:
     if isinstance(outcome, RawResponse):
         return outcome
     status, body = outcome if isinstance(outcome, tuple) else (status, outcome)
-    return RawResponse(body, status, media_type=JSON)
+    # As RawResponse(body, status, media_type=JSON) makes it, at a third of the price.
+    response = new_response()
+    response.status_code = status
+    response.body = body
+    response.media_type = JSON
+    response.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+    return response
 
 
 async def run_before_commit(scope: Scope, outcome: Outcome, status: int) -> Outcome:

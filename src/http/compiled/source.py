@@ -321,28 +321,14 @@ class _Writer:
         call = self._bind(_hint(sub.call), sub.call)
         value = self._variable(_hint(sub.call))
         arguments = ", ".join(f"{name}={expression}" for name, expression in solved.arguments)
-        if self._stacks and (_is_gen_callable(sub.call) or _is_async_gen_callable(sub.call)):
-            stack = "function_stack" if sub.scope == "function" else "request_stack"
-            values = "{" + ", ".join(f"{name!r}: {expression}" for name, expression in solved.arguments) + "}"
-            enter = self._bind("enter_generator", _solve_generator)
-            dependant = self._bind("dependant", sub)
-            work = f"{value} = await {enter}(dependant={dependant}, stack={stack}, sub_values={values}, request={self._request()})"
-        elif _is_async_gen_callable(sub.call):
+        if not self._stacks and _is_async_gen_callable(sub.call):
             if (context := context_of(sub.call)) is not None and not solved.arguments:
                 self._open_context(self._bind(f"{_hint(sub.call)}_context", context), value)
             else:
                 self._generator(call, arguments, value, solved.errors)
             self._solved[key] = value, solved.errors
             return value, solved.errors
-        elif (plain := plain_of(sub.call)) is not None:
-            work = f"{value} = {self._bind(_hint(sub.call), plain)}({arguments})"
-        elif _is_coroutine_callable(sub.call):
-            work = f"{value} = await {call}({arguments})"
-        elif _computes(sub.call):
-            work = f"{value} = {call}({arguments})"
-        else:
-            threads = self._bind("run_in_threadpool", run_in_threadpool)
-            work = f"{value} = await {threads}({call}{', ' if arguments else ''}{arguments})"
+        work = f"{value} = {self._work(sub, solved, call, arguments)}"
         if solved.errors is None:
             self._line(work)
         else:
@@ -351,6 +337,25 @@ class _Writer:
                 self._line(work)
         self._solved[key] = value, solved.errors
         return value, solved.errors
+
+    def _work(self, sub: Dependant, solved: _Solved, call: str, arguments: str) -> str:
+        """The expression that gives the value of a dependency that is nothing to end."""
+        if _is_gen_callable(sub.call) or _is_async_gen_callable(sub.call):
+            stack = "function_stack" if sub.scope == "function" else "request_stack"
+            values = "{" + ", ".join(f"{name!r}: {expression}" for name, expression in solved.arguments) + "}"
+            enter = self._bind("enter_generator", _solve_generator)
+            dependant = self._bind("dependant", sub)
+            return (
+                f"await {enter}(dependant={dependant}, stack={stack}, sub_values={values}, request={self._request()})"
+            )
+        if (plain := plain_of(sub.call)) is not None:
+            return f"{self._bind(_hint(sub.call), plain)}({arguments})"
+        if _is_coroutine_callable(sub.call):
+            return f"await {call}({arguments})"
+        if _computes(sub.call):
+            return f"{call}({arguments})"
+        threads = self._bind("run_in_threadpool", run_in_threadpool)
+        return f"await {threads}({call}{', ' if arguments else ''}{arguments})"
 
     def _open_context(self, context: str, value: str) -> None:
         name = self._variable("context")

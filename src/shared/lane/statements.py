@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Dialect, Executable, Table, inspect
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -49,10 +50,11 @@ class _Plan:
     def __init__(self, compiled: SQLCompiler, dialect: Dialect) -> None:
         self.sql = str(compiled)
         binders: Any = compiled._bind_processors  # noqa: SLF001 - what executing uses # Any: of tuples too, for what is expanding
+        binds = {name: compiled.binds[name] for name in compiled.positiontup or ()}
         self._arguments: list[tuple[str, Convert | None]] = [
-            (name, binders.get(name)) for name in compiled.positiontup or ()
+            (name, None if _passes_lists(binds[name].type, dialect) else binders.get(name))
+            for name in compiled.positiontup or ()
         ]
-        binds = {name: compiled.binds[name] for name, _ in self._arguments}
         self._names = {name for name, bind in binds.items() if bind.required}
         self._constants = {name: bind.effective_value for name, bind in binds.items() if not bind.required}
         self._converters = [
@@ -64,7 +66,7 @@ class _Plan:
     def arguments(self, values: dict[str, Any]) -> list[Any]:  # Any: of columns
         if values.keys() != self._names:
             raise TypeError(f"The statement takes {sorted(self._names)}")
-        given = values | self._constants
+        given = values | self._constants if self._constants else values
         return [given[name] if convert is None else convert(given[name]) for name, convert in self._arguments]
 
     def rows(self, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:  # Any: as above
@@ -77,6 +79,13 @@ class _Plan:
                 values[place] = convert(values[place])
             made.append(tuple(values))
         return made
+
+
+def _passes_lists(kind: Any, dialect: Dialect) -> bool:  # Any: a type of any values
+    """An array whose elements go to the driver as they are: SQLAlchemy would copy it."""
+    if not isinstance(kind, ARRAY) or kind.dimensions is not None:
+        return False
+    return kind.item_type._cached_bind_processor(dialect) is None  # noqa: SLF001 - as above
 
 
 def prepared(statement: Executable, *, taken: Callable[[], Exception] | None = None) -> Prepared:

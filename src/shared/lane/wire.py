@@ -6,12 +6,12 @@ just before goes in the same packet, and costs no round trip of its own.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from struct import Struct, error
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from asyncpg.prepared_stmt import PreparedStatement
 from asyncpg.transaction import TransactionState
 from sqlalchemy.pool.base import _ConnectionRecord
 
@@ -35,8 +35,8 @@ class Wire:
         self._connection: Any = adapter._connection  # noqa: SLF001 - asyncpg's # Any: its protocol is in C
         self._protocol = self._connection._protocol  # noqa: SLF001 - where its own statements are sent
         self._transport = self._connection._transport  # noqa: SLF001 - as above
-        self._known: dict[str, PreparedStatement[Any]] = {}  # Any: of any record class
-        self._encoders: dict[str, list[Encoder] | None] = {}
+        self._known: dict[str, Any] = {}  # Any: asyncpg's prepared statements, with what they keep for themselves
+        self._letters: dict[str, tuple[bytes, list[Encoder]] | None] = {}
         self._ahead: list[bytes] = []
         self._busy = False
 
@@ -51,7 +51,7 @@ class Wire:
         transaction = self._connection.transaction()
         transaction._state = TransactionState.STARTED  # noqa: SLF001 - as its start() leaves it
         self._connection._top_xact = adapter._transaction = transaction  # noqa: SLF001 - as above
-        self._ahead.append(_message(self._known[_BEGIN], ()))
+        self._ahead.append(_message(_head(self._known[_BEGIN], 0), ()))
 
     async def fetch(self, sql: str, arguments: Sequence[Any]) -> Rows:  # Any: values of columns
         statement = self._known.get(sql) or await self._prepare(sql)
@@ -85,13 +85,15 @@ class Wire:
     async def put_off(self, sql: str, arguments: Sequence[Any]) -> bytes | None:  # Any: as above
         """The statement as it can go ahead of COMMIT. None for one that returns rows, or whose arguments are not plainly
         of its types: that is to be fetched."""
-        statement = self._known.get(sql) or await self._prepare(sql)
-        encoders = self._encoders[sql]
-        if encoders is None:
+        if sql not in self._known:
+            await self._prepare(sql)
+        letter = self._letters[sql]
+        if letter is None:
             return None
+        head, encoders = letter
         try:
-            return _message(statement, [encode(value) for encode, value in zip(encoders, arguments, strict=True)])
-        except (TypeError, ValueError, OverflowError):
+            return _message(head, [encode(value) for encode, value in zip(encoders, arguments, strict=True)])
+        except (TypeError, ValueError, error):  # error: an integer beyond its column
             return None
 
     async def commit(self, ahead: Sequence[bytes]) -> None:
@@ -113,95 +115,87 @@ class Wire:
             raise
         transaction._state = TransactionState.COMMITTED  # noqa: SLF001 - as above
 
-    async def _prepare(self, sql: str) -> "PreparedStatement[Any]":  # Any: of any record class
+    async def _prepare(self, sql: str) -> Any:  # Any: as above
         statement = self._known[sql] = await self._connection.prepare(sql)
-        types = [_ENCODERS.get(each.name) for each in statement.get_parameters()]
-        returns = bool(statement.get_attributes())
-        self._encoders[sql] = None if returns or None in types else [each for each in types if each is not None]
+        encoders = [_ENCODERS.get(each.name) for each in statement.get_parameters()]
+        known = [each for each in encoders if each is not None]
+        plain = len(known) == len(encoders) and not statement.get_attributes()
+        self._letters[sql] = (_head(statement, len(known)), known) if plain else None
         return statement
 
 
-# Arguments in PostgreSQL's binary format, of which only one reading is possible.
+# Arguments in PostgreSQL's binary format, of which only one reading is possible, each behind its length.
 
-Encoder = Callable[[Any], bytes | None]  # Any: an argument
-_ALL_BINARY: Final = (1).to_bytes(2)
-
-
-def _message(statement: "PreparedStatement[Any]", values: Sequence[bytes | None]) -> bytes:  # Any: of any record class
-    """Bind and Execute (PostgreSQL, "Message Formats")."""
-    parts = [
-        b"\0%b\0" % statement.get_name().encode(),
-        (1).to_bytes(2),
-        _ALL_BINARY,
-        len(values).to_bytes(2),
-    ]
-    for value in values:
-        if value is None:
-            parts.append(_NULL)
-        else:
-            parts += (len(value).to_bytes(4), value)
-    parts.append(b"\0\0")
-    bind = b"".join(parts)
-    return b"B%b%bE\0\0\0\x09\0\0\0\0\0" % ((len(bind) + 4).to_bytes(4), bind)
-
-
+Encoder = Callable[[Any], bytes]  # Any: an argument
+_EXECUTE: Final = b"E\0\0\0\x09\0\0\0\0\0"
 _NULL: Final = (-1).to_bytes(4, signed=True)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+_SECONDS_A_DAY: Final = 86_400
+_length, _array = Struct("!i").pack, Struct("!iiiii").pack
+_int2, _int4, _int8, _bool = (Struct(f"!i{kind}").pack for kind in "hiq?")
 
 
-def _exactly(kind: type[Any], write: Callable[[Any], bytes]) -> Encoder:  # Any: values of that type
-    def encode(value: Any) -> bytes | None:  # Any: an argument
+def _head(statement: Any, count: int) -> bytes:  # Any: asyncpg's
+    """Of a Bind message (PostgreSQL, "Message Formats") behind its length: each argument is in binary."""
+    return b"\0%b\0\0\1\0\1%b" % (statement.get_name().encode(), count.to_bytes(2))
+
+
+def _message(head: bytes, arguments: Sequence[bytes]) -> bytes:
+    """Bind, with no wishes as to the format of results, and Execute."""
+    body = b"".join((head, *arguments, b"\0\0"))
+    return b"".join((b"B", _length(len(body) + 4), body, _EXECUTE))
+
+
+def _exactly(kind: type[Any], write: Encoder) -> Encoder:  # Any: values of that type
+    def encode(value: Any) -> bytes:  # Any: an argument
+        if type(value) is kind:
+            return write(value)
         if value is None:
-            return None
-        if type(value) is not kind:
-            raise TypeError
-        return write(value)
+            return _NULL
+        raise TypeError
 
     return encode
 
 
-def _identifier(value: Any) -> bytes | None:  # Any: as above
-    if value is None:
-        return None
-    if not isinstance(value, UUID):  # asyncpg reads a subclass of its own
-        raise TypeError
-    return value.bytes
-
-
-def _integer(size: int) -> Encoder:
-    return _exactly(int, lambda value: value.to_bytes(size, signed=True))
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return _length(len(encoded)) + encoded
 
 
 def _moment(value: datetime) -> bytes:
-    return ((value - _EPOCH) // _MICROSECOND).to_bytes(8, signed=True)  # a naive one is a TypeError
+    since = value - _EPOCH  # a TypeError for a naive one
+    return _int8(8, (since.days * _SECONDS_A_DAY + since.seconds) * 1_000_000 + since.microseconds)
+
+
+def _identifier(value: Any) -> bytes:  # Any: an argument
+    if isinstance(value, UUID):  # asyncpg reads a subclass of its own
+        return b"\0\0\0\x10" + value.bytes
+    if value is None:
+        return _NULL
+    raise TypeError
 
 
 def _many(element: int, encode: Encoder) -> Encoder:
     """An array of one dimension."""
-    head = element.to_bytes(4)
 
     def write(values: list[Any]) -> bytes:  # Any: arguments
-        if not values:
-            return bytes(8) + head
         encoded = [encode(value) for value in values]
-        nulls = None in encoded
-        parts = [(1).to_bytes(4), nulls.to_bytes(4), head, len(values).to_bytes(4), (1).to_bytes(4)]
-        for value in encoded:
-            parts += (_NULL,) if value is None else (len(value).to_bytes(4), value)
-        return b"".join(parts)
+        # Dimensions, whether there is a null, the elements' type, how many, and where they begin to count.
+        shape = _array(bool(values), _NULL in encoded, element, len(values), 1)[: 20 if values else 12]
+        body = b"".join((shape, *encoded))
+        return _length(len(body)) + body
 
     return _exactly(list, write)
 
 
 _PLAIN: Final[dict[str, tuple[int, Encoder]]] = {  # by name, with the number that PostgreSQL has given each for good
-    "bool": (16, _exactly(bool, lambda value: value.to_bytes(1))),
-    "bytea": (17, _exactly(bytes, bytes)),
-    "int8": (20, _integer(8)),
-    "int2": (21, _integer(2)),
-    "int4": (23, _integer(4)),
-    "text": (25, _exactly(str, str.encode)),
-    "varchar": (1043, _exactly(str, str.encode)),
+    "bool": (16, _exactly(bool, lambda value: _bool(1, value))),
+    "bytea": (17, _exactly(bytes, lambda value: _length(len(value)) + value)),
+    "int8": (20, _exactly(int, lambda value: _int8(8, value))),
+    "int2": (21, _exactly(int, lambda value: _int2(2, value))),
+    "int4": (23, _exactly(int, lambda value: _int4(4, value))),
+    "text": (25, _exactly(str, _text)),
+    "varchar": (1043, _exactly(str, _text)),
     "timestamptz": (1184, _exactly(datetime, _moment)),
     "uuid": (2950, _identifier),
 }

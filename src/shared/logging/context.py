@@ -1,5 +1,6 @@
 """Who is being served: each log line that is written during a request says so by itself."""
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from uuid import UUID
@@ -25,9 +26,6 @@ def current_request() -> RequestContext | None:
     return _request.get()
 
 
-def enter_request(context: RequestContext) -> Token[RequestContext | None]:
-    return _request.set(context)
-
-
-def leave_request(token: Token[RequestContext | None]) -> None:
-    _request.reset(token)
+# The variable's own methods: each request calls both.
+enter_request: Callable[[RequestContext], Token[RequestContext | None]] = _request.set
+leave_request: Callable[[Token[RequestContext | None]], None] = _request.reset

@@ -106,16 +106,12 @@ def _json_access(line: AccessLine) -> bytes:
         return _json_access(_cut_access(line))
     if not (request_id.isalnum() and request_id.isascii()):
         request_id = _to_json(_no_surrogates(request_id))[1:-1]
-    user, who = _access_caller(user_id, client)
-    text = _ACCESS % (
+    text = _access_format(method, route, status, user_id, client) % (
         _second(time_ns // 1_000_000_000),
         time_ns // 1000 % 1_000_000,
-        _access_head(method, route, status),
         request_id,
-        user,
         _repeated(path),
         duration_ms,
-        who,
         "" if size is None else f',"bytes":{size}',
     )
     return (
@@ -125,12 +121,17 @@ def _json_access(line: AccessLine) -> bytes:
     )
 
 
-# One operation: each format in an f-string is a call.
-_ACCESS = '{"time":"%s.%06dZ%s,"request_id":"%s"%s,"path":%s,"duration_ms":%.3f%s%s}\n'
-
-
 def _cut_access(line: AccessLine) -> AccessLine:
     return (line[0], line[1][:MAX_METHOD], line[2], line[3][:MAX_PATH], *line[4:])
+
+
+@lru_cache(maxsize=1024)
+def _access_format(method: str, route: str | None, status: int, user_id: UUID | str | None, client: str | None) -> str:
+    """A whole line but for what no two have in common: a single operation makes that one of it."""
+    user = "" if user_id is None else f',"user_id":{_repeated(user_id)}'
+    who = "" if client is None else f',"client":{_repeated(client)}'
+    head, user, who = (part.replace("%", "%%") for part in (_access_head(method, route, status), user, who))
+    return f'{{"time":"%s.%06dZ",{head},"request_id":"%s"{user},"path":%s,"duration_ms":%.3f{who}%s}}\n'
 
 
 @lru_cache(maxsize=1024)
@@ -143,15 +144,7 @@ def _access_head(method: str, route: str | None, status: int) -> str:
         "route": route,
         "status": status,
     }
-    return f'",{_to_json(_clean(fields, ""))[1:-1]}'
-
-
-@lru_cache(maxsize=1024)
-def _access_caller(user_id: UUID | str | None, client: str | None) -> tuple[str, str]:
-    return (
-        "" if user_id is None else f',"user_id":{_repeated(user_id)}',
-        "" if client is None else f',"client":{_repeated(client)}',
-    )
+    return _to_json(_clean(fields, ""))[1:-1]
 
 
 @lru_cache(maxsize=1024)

@@ -115,6 +115,7 @@ class Writer:
         self._drain()
 
     def _drain(self) -> None:
+        render = self._render
         with self._writing:
             while self._lines or self._dropped:
                 chunk = bytearray()
@@ -122,7 +123,11 @@ class Writer:
                 # logs after the end may have taken some of them.
                 with suppress(IndexError):
                     for _ in range(len(self._lines)):
-                        line = self._rendered(self._lines.popleft())
+                        waiting = self._lines.popleft()
+                        try:
+                            line = render(waiting)
+                        except Exception as error:  # noqa: BLE001 - a line that cannot be rendered must not take the others along
+                            line = render(_own("A log line could not be rendered", {"error": type(error).__name__}))
                         if chunk and len(chunk) + len(line) > CHUNK_BYTES:
                             self._write_quietly(chunk)
                             chunk = bytearray()
@@ -130,14 +135,8 @@ class Writer:
                 with self._counting:
                     dropped, self._dropped = self._dropped, 0
                 if dropped:
-                    chunk += self._rendered(_own(f"{dropped} log lines dropped", {"dropped": dropped}))
+                    chunk += render(_own(f"{dropped} log lines dropped", {"dropped": dropped}))
                 self._write_quietly(chunk)
-
-    def _rendered(self, line: Line) -> bytes:
-        try:
-            return self._render(line)
-        except Exception as error:  # noqa: BLE001 - a line that cannot be rendered must not take the others along
-            return self._render(_own("A log line could not be rendered", {"error": type(error).__name__}))
 
     def _write_quietly(self, chunk: bytearray) -> None:
         with suppress(Exception):  # the output is gone: there is nowhere left to say so
