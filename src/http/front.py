@@ -74,8 +74,8 @@ class Front:
         compiled, entry, values = found
         limits = self._limits
         self._proxies.believe(scope)
-        if compiled.reads:
-            enter(scope, entry, values)
+        if compiled.reads or exchange is None:
+            enter(scope, entry, values)  # else nobody would look
         own_id = scope[REQUEST_ID] = request_id(scope)
         context = RequestContext(own_id)
         token = enter_request(context)

@@ -25,6 +25,9 @@ SHARED_ANYWAY = {
     "src.shared.cache_keys": "the patterns name cache keys among what belongs in shared",
     "src.shared.cache_keys.cache_key": "as its module",
     "src.shared.inline.for_its_value": "auth says it of current_user; the compiler, which heeds it, knows no domain",
+    "src.shared.inline.reads_scope": "as for_its_value, of the bearer token",
+    "src.shared.lane.fetch_all": "the lane's door for statements of whatever domain",
+    "src.shared.lane.later": "as fetch_all",
     "src.shared.watching.watch_tables": "auth says which tables decide rights; the engine, which watches, knows none",
     "src.shared.types.Name": "hostile text is refused in one room; split up, a domain would copy the rule",
     "src.shared.types.Text": "as Name",
@@ -147,11 +150,11 @@ def relationships_stay_at_home(house: Path) -> list[str]:
 
 
 def transactions_end_in_one_place(house: Path) -> list[str]:
-    """Only src/shared/database.py commits and rolls back, with the session of src/shared/lane; services may open
+    """Only src/shared/database.py commits and rolls back, with session and wire of src/shared/lane; services may open
     savepoints."""
     found = []
     for path, tree in _modules(house):
-        if path in ("src/shared/database.py", "src/shared/lane/session.py"):
+        if path in ("src/shared/database.py", "src/shared/lane/session.py", "src/shared/lane/wire.py"):
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in ENDS_TRANSACTIONS:

@@ -318,17 +318,16 @@ class _Writer:
         if is_for_its_value(sub.call) and key not in self._wanted:
             self._solved[key] = "None", solved.errors
             return self._solved[key]
-        call = self._bind(_hint(sub.call), sub.call)
         value = self._variable(_hint(sub.call))
         arguments = ", ".join(f"{name}={expression}" for name, expression in solved.arguments)
         if not self._stacks and _is_async_gen_callable(sub.call):
             if (context := context_of(sub.call)) is not None and not solved.arguments:
                 self._open_context(self._bind(f"{_hint(sub.call)}_context", context), value)
             else:
-                self._generator(call, arguments, value, solved.errors)
+                self._generator(self._bind(_hint(sub.call), sub.call), arguments, value, solved.errors)
             self._solved[key] = value, solved.errors
             return value, solved.errors
-        work = f"{value} = {self._work(sub, solved, call, arguments)}"
+        work = f"{value} = {self._work(sub, solved, arguments)}"
         if solved.errors is None:
             self._line(work)
         else:
@@ -338,7 +337,7 @@ class _Writer:
         self._solved[key] = value, solved.errors
         return value, solved.errors
 
-    def _work(self, sub: Dependant, solved: _Solved, call: str, arguments: str) -> str:
+    def _work(self, sub: Dependant, solved: _Solved, arguments: str) -> str:
         """The expression that gives the value of a dependency that is nothing to end."""
         if _is_gen_callable(sub.call) or _is_async_gen_callable(sub.call):
             stack = "function_stack" if sub.scope == "function" else "request_stack"
@@ -350,6 +349,7 @@ class _Writer:
             )
         if (plain := plain_of(sub.call)) is not None:
             return f"{self._bind(_hint(sub.call), plain)}({arguments})"
+        call = self._bind(_hint(sub.call), sub.call)
         if _is_coroutine_callable(sub.call):
             return f"await {call}({arguments})"
         if _computes(sub.call):

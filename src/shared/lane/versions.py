@@ -5,6 +5,10 @@ from importlib.metadata import version
 from inspect import signature
 from typing import Final
 
+from asyncpg import Connection as Driver
+from asyncpg.prepared_stmt import PreparedStatement
+from asyncpg.protocol import Protocol
+from asyncpg.transaction import Transaction
 from fastapi_pagination.ext import sqlalchemy as pagination
 from loguru import logger
 from sqlalchemy import BindParameter, Connection, Select
@@ -39,6 +43,10 @@ _USED: Final[tuple[tuple[object, tuple[str, ...]], ...]] = (
     (TypeEngine, ("_cached_bind_processor", "_cached_result_processor", "_unwrapped_dialect_impl")),
     (AsyncAdapt_asyncpg_connection, ("_start_transaction", "_call_and_discard", "_handle_exception")),
     (pagination, ("_sqlalchemy_flow",)),
+    (Driver, ("_check_open", "_protocol", "_top_xact", "_transport")),
+    (PreparedStatement, ("_state",)),
+    (Transaction, ("_state",)),
+    (Protocol, ("_wait_for_cancellation", "bind_execute", "is_in_transaction")),
 )
 PAGINATION_OPTIONS: Final[dict[str, object]] = {
     "subquery_count": True,

@@ -65,12 +65,12 @@ class Wire:
             if ahead:
                 await protocol._wait_for_cancellation()  # noqa: SLF001 - of the last statement: it must not hit what goes ahead
                 self._transport.write(b"".join(ahead))
-                ahead.clear()
             rows: Rows = await protocol.bind_execute(statement._state, arguments, "", 0, False, None)  # noqa: FBT003, SLF001 - as PreparedStatement.fetch() does
         except Exception as error:
             await self._recover(error, sql)
             raise
         finally:
+            ahead.clear()
             self._busy = False
         return rows
 
@@ -105,15 +105,14 @@ class Wire:
             return
         if _COMMIT not in self._known:
             await self._prepare(_COMMIT)
-        connection._top_xact = None  # noqa: SLF001 - as Transaction.commit() does, and the next lines too
-        adapter._transaction = None  # noqa: SLF001 - as above
         self._ahead.extend(ahead)
         try:
             await self.fetch(_COMMIT, ())
-        except BaseException:
-            transaction._state = TransactionState.FAILED  # noqa: SLF001 - as above
-            raise
-        transaction._state = TransactionState.COMMITTED  # noqa: SLF001 - as above
+        finally:
+            # What went ahead may have been refused: then the server never came to COMMIT, and there is a transaction to end.
+            if not self._protocol.is_in_transaction():
+                connection._top_xact = adapter._transaction = None  # noqa: SLF001 - as Transaction.commit() does
+                transaction._state = TransactionState.COMMITTED  # noqa: SLF001 - as above
 
     async def _prepare(self, sql: str) -> Any:  # Any: as above
         statement = self._known[sql] = await self._connection.prepare(sql)

@@ -76,7 +76,7 @@ async def written(doors: Doors, query: Select[Any], page: Any, params: Any) -> A
         async with doors.lane() as session:
             session.page_json = page_writer(page)
             answer = await apaginate(session, query)
-            assert isinstance(answer, PageJson) is not session._real
+            assert isinstance(answer, PageJson) is not session.is_real
             return answer if isinstance(answer, PageJson) else TypeAdapter(page).dump_json(answer)
 
 
@@ -175,7 +175,7 @@ async def test_an_instance_has_the_attributes_of_the_ordinary_one(doors: Doors, 
     async with doors.lane() as lane, doors.ordinary() as ordinary:
         mine, usual = await lane.get(Thing, ident), await ordinary.get(Thing, ident)
         assert isinstance(lane, LaneSession)
-        assert not lane._real
+        assert not lane.is_real
         assert (mine is None) is (usual is None)
         if mine is not None and usual is not None:
             assert mine.model_dump() == usual.model_dump()

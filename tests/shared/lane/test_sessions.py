@@ -258,11 +258,11 @@ async def test_a_listener_hears_each_statement(doors: Doors) -> None:
     async with doors.lane() as session:
         await session.get(Thing, FIRST)
         assert isinstance(session, LaneSession)
-        assert session._real
+        assert session.is_real
     event.remove(engine, "before_cursor_execute", hear)
     async with doors.lane() as session:
         await session.get(Thing, FIRST)
-        assert not session._real
+        assert not session.is_real
     assert len([each for each in heard if "lane_things" in each]) == 1
 
 

@@ -126,5 +126,5 @@ async def test_a_write_to_a_watched_table_is_seen_by_who_watches(doors: Doors) -
     watch_tables(WatchedTable("lane_things", new_rows=Effect.TAKES))
     async with doors.lane() as session:
         await fetch_all(session, RENAME, wanted=FIRST, new_name="new")
-        assert session._real
+        assert session.is_real
     watch_tables()
