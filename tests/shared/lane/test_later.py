@@ -299,7 +299,7 @@ async def test_a_commit_that_takes_too_long_and_one_that_is_cancelled(postgres: 
 
 async def test_values_that_the_database_does_not_take(doors: Doors) -> None:
     for wrong in ({"a_left": 2**40}, {"a_left": "two"}, {"a_value": "nul\x00"}, {"a_value": "\ud800"}):
-        seen = []
+        seen: list[type[Exception] | None] = []
         for open_session in (doors.ordinary, doors.lane):
             async with open_session() as session:
                 await begun(session)
