@@ -14,13 +14,17 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 from sqlalchemy.util import greenlet_spawn
 from sqlalchemy.util.queue import Empty
 
+from src.shared.lane.wire import wire_of
+
 Record = _ConnectionRecord
 """A place in the pool, with the connection that is there."""
 Fail = Callable[[Record, str | None, BaseException], Awaitable[NoReturn]]
 """What takes a connection over whose statement failed, and raises."""
 
 # A statement takes less than a millisecond, a new connection several: whoever finds none idle waits so long at most for one
-# that is out for a statement, before the pool opens one beyond its size and closes it again.
+# that is out for a statement, before the pool opens one beyond its size and closes it again. And whoever reads by identity
+# waits so long at most for the statement of others that is under way: who comes meanwhile shares the next one. Under load
+# that is one statement for many; without load nobody waits.
 PATIENCE_SECONDS: Final = 0.05
 
 # Their listeners order parts, take turns at writing, and watch writes: nothing that a read here would miss.
@@ -60,6 +64,16 @@ class _Batch:
     waiting: "list[asyncio.Future[_Found | None]]"
 
 
+@dataclass(slots=True)
+class _Reads:
+    """By identity, of one entity."""
+
+    next: _Batch | None = None
+    under_way: int = 0
+    free: "asyncio.Future[None] | None" = None
+    """What the next one waits for."""
+
+
 class Lane:
     """What sessions of one engine share: its connections, and what was compiled for its dialect."""
 
@@ -72,10 +86,12 @@ class Lane:
         self.session_class = session_class
         self.ordered = ordered
         self.plans: dict[object, Any] = {}  # Any: each kind of plan knows its own, see the callers
-        self._fetch = _fetch_postgres if self.dialect.name == "postgresql" else _fetch_sqlite
+        postgres = self.dialect.name == "postgresql"
+        self._fetch = _fetch_postgres if postgres else _fetch_sqlite
+        self._fetch_often = _fetch_postgres_often if postgres else _fetch_sqlite
         self._plain_return = self.dialect.name == "postgresql"
         self._checkins = len(self.sync_engine.pool.dispatch.checkin)
-        self._batches: dict[ByIdentity, _Batch] = {}
+        self._reads: dict[ByIdentity, _Reads] = {}
         self._out = 0
         self._line: deque[asyncio.Future[None]] = deque()
         # A session of this class, never used: its dispatch shows who listens to all of them.
@@ -110,9 +126,9 @@ class Lane:
     # Lending
 
     async def fetch(
-        self, sql: str, arguments: Sequence[Any], fail: Fail
+        self, sql: str, arguments: Sequence[Any], fail: Fail, *, often: bool = False
     ) -> Sequence[Sequence[Any]]:  # Any: values of columns
-        """The rows of one reading statement, outside any transaction.
+        """The rows of one reading statement, outside any transaction. One that comes `often` stays prepared for good.
 
         On PostgreSQL a statement alone is a transaction of its own, and at READ COMMITTED a statement sees what was
         committed when it began, in a transaction or not: BEGIN and ROLLBACK around it would change nothing. On SQLite
@@ -120,7 +136,7 @@ class Lane:
         """
         record = await self.borrow()
         try:
-            rows = await self._fetch(record, sql, arguments)
+            rows = await (self._fetch_often if often else self._fetch)(record, sql, arguments)
         except BaseException as error:
             self.let_go()
             await fail(record, sql, error)
@@ -139,45 +155,67 @@ class Lane:
     async def fetch_one(
         self, plan: ByIdentity, arguments: Sequence[Any], fail: Fail
     ) -> Sequence[Any] | None:  # Any: values of columns
-        """The row of an identity. Those who ask in the same turn of the event loop share one statement: each sees what
-        was committed when it was sent, and that was after each had asked."""
+        """The row of an identity. Those who ask before a statement is sent share it: each sees what was committed when
+        it was sent, and that was after each had asked."""
         wanted = arguments[0]
         if not isinstance(wanted, plan.batched):
-            return _first(await self.fetch(plan.sql, arguments, fail))
-        batch = self._batches.get(plan)
-        if batch is None:
-            return await self._lead(plan, arguments, fail)
-        batch.wanted[wanted] = None
+            return _first(await self.fetch(plan.sql, arguments, fail, often=True))
+        reads = self._reads.get(plan)
+        if reads is None:
+            reads = self._reads[plan] = _Reads()
+        if reads.next is None:
+            return await self._lead(reads, plan, arguments, fail)
+        reads.next.wanted[wanted] = None
         # A future for each: who is cancelled while he waits must not cancel the others.
         turn = asyncio.get_running_loop().create_future()
-        batch.waiting.append(turn)
+        reads.next.waiting.append(turn)
         found: _Found | None = await turn
         if found is not None:
             return found.get(wanted)
-        return _first(await self.fetch(plan.sql, arguments, fail))  # it failed for whoever led: now each for himself
+        return _first(
+            await self.fetch(plan.sql, arguments, fail, often=True)
+        )  # it failed for whoever led: now each for himself
 
     async def _lead(
-        self, plan: ByIdentity, arguments: Sequence[Any], fail: Fail
+        self, reads: _Reads, plan: ByIdentity, arguments: Sequence[Any], fail: Fail
     ) -> Sequence[Any] | None:  # Any: as above
         wanted = arguments[0]
-        batch = self._batches[plan] = _Batch({wanted: None}, [])
+        batch = reads.next = _Batch({wanted: None}, [])
         found: _Found | None = None  # as it stays when the statement fails
         try:
             try:
-                await asyncio.sleep(0)
+                await self._until_free(reads)
             finally:
-                del self._batches[plan]
-            if len(batch.wanted) == 1:
-                row = _first(await self.fetch(plan.sql, arguments, fail))
-                found = {} if row is None else {wanted: row}
-            else:
-                rows = await self.fetch(plan.many_sql, [list(batch.wanted)], fail)
-                found = {row[plan.place]: row for row in rows}
+                reads.next = None
+            reads.under_way += 1
+            try:
+                if len(batch.wanted) == 1:
+                    row = _first(await self.fetch(plan.sql, arguments, fail, often=True))
+                    found = {} if row is None else {wanted: row}
+                else:
+                    rows = await self.fetch(plan.many_sql, [list(batch.wanted)], fail, often=True)
+                    found = {row[plan.place]: row for row in rows}
+            finally:
+                reads.under_way -= 1
+                if reads.free is not None:
+                    _done(reads.free)
         finally:
             for turn in batch.waiting:
                 if not turn.done():
                     turn.set_result(found)
         return found.get(wanted)
+
+    @staticmethod
+    async def _until_free(reads: _Reads) -> None:
+        await asyncio.sleep(0)  # those who ask in the same turn of the event loop come along
+        if reads.under_way:
+            loop = asyncio.get_running_loop()
+            free = reads.free = loop.create_future()
+            alarm = loop.call_later(PATIENCE_SECONDS, _done, free)
+            try:
+                await free
+            finally:
+                alarm.cancel()
 
     async def borrow(self) -> Record:
         if not self._line and (record := self._idle()) is not None:
@@ -243,8 +281,7 @@ class Lane:
     def _call(self, turn: "asyncio.Future[None]") -> None:
         if turn in self._line:
             self._line.remove(turn)
-        if not turn.done():
-            turn.set_result(None)
+        _done(turn)
 
     def _call_next(self) -> None:
         while self._line:
@@ -279,6 +316,11 @@ class Lane:
         return Connection(self.sync_engine, connection=fairy)
 
 
+def _done(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 def _lists(collection: Any) -> list[Any]:  # Any: SQLAlchemy's, of listeners
     own = getattr(collection, "listeners", None)
     return [collection.parent_listeners, *([] if own is None else [own])]
@@ -302,6 +344,12 @@ async def _fetch_postgres(
 ) -> Sequence[Sequence[Any]]:  # Any: as above
     rows: Sequence[Sequence[Any]] = await record.dbapi_connection._connection.fetch(sql, *arguments)  # type: ignore[union-attr] # noqa: SLF001 - asyncpg's, which keeps prepared statements
     return rows
+
+
+async def _fetch_postgres_often(
+    record: Record, sql: str, arguments: Sequence[Any]
+) -> Sequence[Sequence[Any]]:  # Any: as above
+    return await wire_of(record).fetch(sql, arguments)
 
 
 async def _fetch_sqlite(record: Record, sql: str, arguments: Sequence[Any]) -> Sequence[Sequence[Any]]:  # Any: as above

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from src.shared.database import is_outage
 from src.shared.lane import fetch_all, prepared, table_of
-from tests.shared.lane.things import Doors, Thing, lent, rows
+from tests.shared.lane.things import Doors, Thing, lent, opened, rows
 
 FIRST = rows()[0]["id"]
 THINGS = table_of(Thing)
@@ -147,3 +147,32 @@ async def test_whoever_waits_and_is_cancelled_wakes_the_next(postgres: Doors) ->
         task.cancel()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [each for each in answers if not isinstance(each, asyncio.CancelledError)] == [("", False, False)] * 20
+
+
+async def test_who_reads_while_others_read_shares_the_next_statement() -> None:
+    ids = [row["id"] for row in rows()]
+    async with opened("postgres", pool_size=20) as doors:
+
+        async def name(number: int) -> str:
+            async with doors.lane() as session:
+                return str((await session.get_one(Thing, ids[number])).name)
+
+        assert await name(0) == rows()[0]["name"]
+        let_go = await lock(doors)
+        first = asyncio.create_task(name(0))
+        await waiting(doors, 1)
+        others = [asyncio.create_task(name(number)) for number in range(1, 40)]
+        # The second does not wait for the first for ever, and is one for all that came meanwhile.
+        assert await waiting(doors, 2) == 2
+        await let_go()
+        assert await asyncio.gather(first, *others) == [row["name"] for row in rows()[:40]]
+
+
+async def waiting(doors: Doors, count: int) -> int:
+    """Until so many statements wait for a lock, and how many do then."""
+    connection = await asyncpg.connect(doors.url)
+    while (found := await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")) < count:  # noqa: ASYNC110 - what happens in the server tells nobody
+        await asyncio.sleep(0.01)
+    await connection.close()
+    assert isinstance(found, int)
+    return found
