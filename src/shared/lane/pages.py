@@ -9,8 +9,10 @@ from fastapi_pagination import Params
 from fastapi_pagination.api import _params_val, create_page, resolve_items_transformer, resolve_page
 from fastapi_pagination.bases import AbstractParams, is_limit_offset
 from fastapi_pagination.ext import sqlalchemy as extension
-from sqlalchemy import BigInteger, Select, bindparam, func, select
+from sqlalchemy import BigInteger, Label, Select, TextClause, bindparam, func, select
 from sqlalchemy.sql.cache_key import CacheKey
+from sqlalchemy.sql.util import ClauseAdapter
+from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.util import greenlet_spawn
 
 from src.shared.lane.connections import Lane
@@ -62,13 +64,30 @@ class PagePlan:
         limit, offset = bindparam("lane_limit", type_=BigInteger()), bindparam("lane_offset", type_=BigInteger())
         unordered = query.order_by(None)
         total = select(func.count()).select_from(unordered.subquery())
-        shown = entity.columns if writer is None else writer.expressions
         # A scalar subquery: a window function would count anew for each row.
-        whole = lane.ordered(query.limit(1)).with_only_columns(
-            *shown, total.scalar_subquery().label("lane_total"), maintain_column_froms=True
-        )
-        self.sql, self.arguments = _compiled(lane, whole.limit(limit).offset(offset), key)
+        counted = total.scalar_subquery().label("lane_total")
+        part = lane.ordered(query.limit(1)).limit(limit).offset(offset)
+        if writer is None:
+            whole: Select[Any] = part.with_only_columns(
+                *entity.columns, counted, maintain_column_froms=True
+            )  # Any: as above
+        else:
+            whole = _written_behind(part, entity, writer, counted)
+        self.sql, self.arguments = _compiled(lane, whole, key)
         self.total_sql, self.total_arguments = _compiled(lane, total, key)
+
+
+def _written_behind(
+    part: Select[Any], entity: EntityPlan, writer: RowWriter, counted: Label[int]
+) -> Select[Any]:  # Any: of whatever columns
+    """What is shown is made of the rows of the page alone: beside OFFSET, the database would make it of each row before."""
+    order = part._order_by_clauses  # noqa: SLF001 - no public way to ask
+    if any(isinstance(each, TextClause) for clause in order for each in iterate(clause)):
+        raise _NotUnderstood  # it may name a table, which has another name outside
+    rows = part.with_only_columns(*entity.table.columns, maintain_column_froms=True).subquery("lane_page")
+    outside = ClauseAdapter(rows)
+    shown = [outside.traverse(expression) for expression in writer.expressions]
+    return select(*shown, counted).select_from(rows).order_by(*(outside.traverse(clause) for clause in order))
 
 
 def _compiled(lane: Lane, statement: Select[Any], key: CacheKey) -> tuple[str, list[Argument]]:  # Any: as above

@@ -203,3 +203,19 @@ async def test_what_is_no_key_fails_as_it_always_does(doors: Doors, ident: objec
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the same
                 outcomes.append((None, type(error).__name__))
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [("name", "id"), (text("name"), text("id")), (text("lane_things.name desc"), text("lane_things.id")), ("big",)],
+    ids=["names", "text", "text with its table", "one name"],
+)
+async def test_an_order_in_words_is_kept(doors: Doors, order: tuple[Any, ...]) -> None:
+    query, page = select(Thing).order_by(*order), Page[ThingLetter]
+    for params in (Params(page=1, size=7), Params(page=3, size=7)):
+        usual = await json_of(doors.ordinary, query, page, params)
+        with set_page(page), set_params(params):
+            async with doors.lane() as session:
+                session.page_json = page_writer(page)
+                answer = await apaginate(session, query)
+        assert (answer if isinstance(answer, PageJson) else TypeAdapter(page).dump_json(answer)) == usual
