@@ -103,6 +103,10 @@ def _install(original: APIRoute, route: Any) -> Facts:  # Any: APIRoute or FastA
     body_first = _reads_body(route.dependant)
     setattr(route, CHECKS_QUERY, check is not None)
     dependant = route.dependant
+    if not wraps and _keeps_answer(dependant):
+        raise TypeError(
+            f"{route.path}: a dependency keeps the finished answer, and a stream or an unwrapped one is none"
+        )
     facts = Facts(route.endpoint, wraps, check, body_first, dependant.request_param_name, dependant.response_param_name)
     if not wraps:
         route.app = _rebuild(original, route, partial(_strict, check=check, body_first=body_first))
@@ -248,6 +252,17 @@ def reads_body(dependency: F) -> F:
 
 def _reads_body(dependant: Dependant) -> bool:
     return getattr(dependant.call, "__reads_body__", False) or any(map(_reads_body, dependant.dependencies))
+
+
+def keeps_answer(dependency: F) -> F:
+    """Mark a dependency that does something with the finished answer, `before_commit`: a route that has none at that
+    moment, since it streams or its answer is not ours, is refused when the app starts."""
+    dependency.__keeps_answer__ = True  # type: ignore[attr-defined] # as above
+    return dependency
+
+
+def _keeps_answer(dependant: Dependant) -> bool:
+    return getattr(dependant.call, "__keeps_answer__", False) or any(map(_keeps_answer, dependant.dependencies))
 
 
 def _strict(handler: Handler, *, check: Check | None, body_first: bool) -> Handler:

@@ -13,7 +13,7 @@ from starlette.responses import Response as RawResponse
 
 from src.auth.dependencies import CurrentUser
 from src.exceptions import BusinessException
-from src.http.envelope import before_commit, reads_body
+from src.http.envelope import before_commit, keeps_answer, reads_body
 from src.idempotency import services as idempotency
 from src.shared.database import SessionDep
 from src.shared.errors import ErrorCode
@@ -31,6 +31,7 @@ class ReplayedAnswer(Exception):  # noqa: N818 - not an error: the way past an e
 
 
 @reads_body
+@keeps_answer
 async def idempotent(request: Request, session: SessionDep, user: CurrentUser, idempotency_key: _Key = None) -> None:
     """A key is honoured when there is one."""
     if idempotency_key is not None:
@@ -38,6 +39,7 @@ async def idempotent(request: Request, session: SessionDep, user: CurrentUser, i
 
 
 @reads_body
+@keeps_answer
 async def idempotency_required(
     request: Request, session: SessionDep, user: CurrentUser, idempotency_key: _Key = None
 ) -> None:

@@ -8,10 +8,14 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from fastapi import FastAPI
+from fastapi.params import Depends
 from sqlalchemy import select, update
 from sqlmodel import col
 
 from src.config import Settings, get_settings, load_settings, use_settings
+from src.http.envelope import install_envelope, unwrapped
+from src.http.idempotency import IdempotencyRequired, Idempotent
 from src.idempotency import services as idempotency
 from src.idempotency.models import IdempotencyRecord
 from src.shared.database import close_engine, transaction
@@ -268,3 +272,23 @@ async def test_a_key_is_kept_for_a_day_and_then_forgotten(
 def age(database_url: str, key: str, by: timedelta) -> None:
     made = update(IdempotencyRecord).where(col(IdempotencyRecord.key) == key).values(created_at=datetime.now(UTC) - by)
     execute(database_url, made)
+
+
+async def _stream() -> AsyncIterator[bytes]:
+    yield b"{}"
+
+
+@unwrapped
+async def _as_it_is() -> dict[str, str]:
+    return {}
+
+
+@pytest.mark.parametrize("endpoint", [_stream, _as_it_is])
+@pytest.mark.parametrize("dependency", [Idempotent, IdempotencyRequired])
+def test_a_route_without_a_finished_answer_cannot_keep_one(
+    endpoint: Callable[..., object], dependency: Depends
+) -> None:
+    app = FastAPI()
+    app.post("/things", dependencies=[dependency])(endpoint)
+    with pytest.raises(TypeError, match="/things: a dependency keeps the finished answer"):
+        install_envelope(app)
