@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol
 
+import asyncpg
 from sqlalchemy import Connection, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
@@ -15,6 +16,7 @@ from sqlalchemy.util import greenlet_spawn
 from sqlalchemy.util.queue import Empty
 
 from src.shared.lane.wire import wire_of
+from src.shared.types import MAX_INT32
 
 Record = _ConnectionRecord
 """A place in the pool, with the connection that is there."""
@@ -158,7 +160,8 @@ class Lane:
         """The row of an identity. Those who ask before a statement is sent share it: each sees what was committed when
         it was sent, and that was after each had asked."""
         wanted = arguments[0]
-        if not isinstance(wanted, plan.batched):
+        # What the driver would refuse must not be among what others wait for.
+        if not isinstance(wanted, plan.batched) or (isinstance(wanted, int) and not -MAX_INT32 <= wanted <= MAX_INT32):
             return _first(await self.fetch(plan.sql, arguments, fail, often=True))
         reads = self._reads.get(plan)
         if reads is None:
@@ -349,7 +352,11 @@ async def _fetch_postgres(
 async def _fetch_postgres_often(
     record: Record, sql: str, arguments: Sequence[Any]
 ) -> Sequence[Sequence[Any]]:  # Any: as above
-    return await wire_of(record).fetch(sql, arguments)
+    wire = wire_of(record)
+    try:
+        return await wire.fetch(sql, arguments)
+    except asyncpg.InvalidCachedStatementError:
+        return await wire.fetch(sql, arguments)  # prepared anew: a table was altered
 
 
 async def _fetch_sqlite(record: Record, sql: str, arguments: Sequence[Any]) -> Sequence[Sequence[Any]]:  # Any: as above

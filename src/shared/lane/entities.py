@@ -15,6 +15,7 @@ from sqlalchemy import (
     Float,
     Integer,
     LargeBinary,
+    SmallInteger,
     String,
     Table,
     Uuid,
@@ -80,7 +81,8 @@ class EntityPlan:
         self.batched: tuple[type[Any], ...] = ()  # Any: as in ByIdentity
         self.place = self.keys.index(self._primary[0])
         kind = mapper.primary_key[0].type.python_type
-        if dialect.name == "postgresql" and len(wanted) == 1 and kind in (UUID, int) and self._binders == [None]:
+        plain = kind is UUID or (kind is int and not isinstance(mapper.primary_key[0].type, SmallInteger))
+        if dialect.name == "postgresql" and len(wanted) == 1 and plain and self._binders == [None]:
             many = bindparam(None, type_=ARRAY(mapper.primary_key[0].type))
             self.many_sql = str(
                 select(*self.columns).where(mapper.primary_key[0] == any_(many)).compile(dialect=dialect)

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import session as orm_session
@@ -64,6 +64,8 @@ class LaneSession(AsyncSession):
     """The connection of a transaction that was begun without the real Session."""
     _put_off: Sequence[PutOff] = ()
     """In that transaction; sent before whatever else is."""
+    _at_work = False
+    """A statement is under way without the real Session."""
     _id = 0
 
     def __init__(self, lane: Lane) -> None:
@@ -81,6 +83,7 @@ class LaneSession(AsyncSession):
         return self.lane.session_class
 
     def _become_real(self) -> None:
+        self._alone()
         lane = self.lane
         session = lane.session_class(bind=lane.sync_engine, expire_on_commit=False, close_resets_only=False)
         self.is_real = True
@@ -230,6 +233,20 @@ class LaneSession(AsyncSession):
         """One statement in this session's transaction, which begins here if it has not."""
         if self.is_real or self._changed:
             return await self._run_real(sql, arguments)
+        self._alone()
+        self._at_work = True
+        try:
+            return await self._run(sql, arguments)
+        finally:
+            self._at_work = False
+
+    def _alone(self) -> None:
+        if self._at_work:
+            raise InvalidRequestError(
+                "A statement of this session is under way: concurrent operations are not permitted"
+            )
+
+    async def _run(self, sql: str, arguments: Sequence[Any]) -> Sequence[Sequence[Any]]:  # Any: as above
         record = self._record
         if record is None:
             record = await self.lane.borrow()
@@ -251,17 +268,21 @@ class LaneSession(AsyncSession):
         """A write whose result nobody waits for: it goes with COMMIT, or before what is asked next."""
         record = self._record
         if record is not None and not self.is_real and not self._changed:
+            self._alone()
+            self._at_work = True
             try:
                 message = await wire_of(record).put_off(sql, arguments)
             except BaseException as error:  # noqa: BLE001 - as in Lane.fetch
                 await self._fail_under_way(record, sql, error)
+            finally:
+                self._at_work = False
             if message is not None:
                 self._put_off = [*self._put_off, PutOff(sql, arguments, message, table, taken)]
                 return
         await self.run(sql, arguments)
 
     async def _fail_under_way(self, record: Record, sql: str | None, error: BaseException) -> NoReturn:
-        put_off, self._put_off, self._record = self._put_off, (), None
+        put_off, self._put_off, self._record, self._at_work = self._put_off, (), None, False
         self.lane.let_go()
         try:
             await self.fail(record, sql, error)
@@ -332,10 +353,14 @@ class LaneSession(AsyncSession):
         if self.is_real:
             await super().close()
             return
-        self._closed = True
         if self._record is not None:
             self._put_off = ()
-            await self._end(commit=False)
+            try:
+                await self._end(commit=False)
+            except DBAPIError:
+                await super().close()  # of the real Session, which the failure has made
+                raise
+        self._closed = True
         if self._known is not None:
             self._forget(self._known)
 
@@ -367,9 +392,11 @@ class LaneSession(AsyncSession):
 
     async def _end(self, *, commit: bool) -> None:
         """Of a transaction that was begun without the real Session."""
+        self._alone()
         record = self._record
         assert record is not None
         sql = "; ".join(each.sql for each in self._put_off)
+        self._at_work = True
         try:
             if commit:
                 await wire_of(record).commit([each.message for each in self._put_off])
@@ -378,6 +405,8 @@ class LaneSession(AsyncSession):
                 await adapter._call_and_discard(adapter._transaction.rollback)  # noqa: SLF001 - its rollback(), without a greenlet
         except BaseException as error:  # noqa: BLE001 - as in Lane.fetch
             await self._fail_under_way(record, sql or None, error)
+        finally:
+            self._at_work = False
         self._record, self._put_off = None, ()
         await self.lane.give_back(record)
 

@@ -39,6 +39,8 @@ class Wire:
         self._letters: dict[str, tuple[bytes, list[Encoder]] | None] = {}
         self._ahead: list[bytes] = []
         self._busy = False
+        self._begins = False
+        """BEGIN waits among what goes ahead."""
 
     async def begin(self) -> None:
         """A transaction, with the statement that comes next."""
@@ -52,33 +54,41 @@ class Wire:
         transaction._state = TransactionState.STARTED  # noqa: SLF001 - as its start() leaves it
         self._connection._top_xact = adapter._transaction = transaction  # noqa: SLF001 - as above
         self._ahead.append(_message(_head(self._known[_BEGIN], 0), ()))
+        self._begins = True
 
     async def fetch(self, sql: str, arguments: Sequence[Any]) -> Rows:  # Any: values of columns
-        statement = self._known.get(sql) or await self._prepare(sql)
-        protocol = self._protocol
-        self._connection._check_open()  # noqa: SLF001 - as its fetch() does
         if self._busy:
             raise asyncpg.InterfaceError("cannot perform operation: another operation is in progress")
-        ahead = self._ahead
+        connection, protocol, ahead = self._connection, self._protocol, self._ahead
         self._busy = True
         try:
+            statement = self._known.get(sql) or await self._prepare(sql)
+            connection._check_open()  # noqa: SLF001 - as its fetch() does
             if ahead:
                 await protocol._wait_for_cancellation()  # noqa: SLF001 - of the last statement: it must not hit what goes ahead
                 self._transport.write(b"".join(ahead))
+                self._begins = False
             rows: Rows = await protocol.bind_execute(statement._state, arguments, "", 0, False, None)  # noqa: FBT003, SLF001 - as PreparedStatement.fetch() does
         except Exception as error:
-            await self._recover(error, sql)
+            await self._recover(error)
             raise
         finally:
             ahead.clear()
             self._busy = False
+            if self._begins:
+                # It was never sent: the statement could not even be prepared.
+                self._begins = False
+                connection._top_xact = self._adapter._transaction = None  # noqa: SLF001 - as in begin()
         return rows
 
-    async def _recover(self, error: Exception, sql: str) -> None:
-        if isinstance(error, asyncpg.InvalidCachedStatementError):
-            self._known.pop(sql, None)  # a table was altered
+    async def _recover(self, error: Exception) -> None:
+        if isinstance(error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError):
+            self._known.clear()  # a table was altered
+        if isinstance(error, asyncpg.OutdatedSchemaCacheError):
+            await self._connection.reload_schema_state()
         transaction = self._adapter._transaction  # noqa: SLF001 - as above
-        if transaction is not None and not self._connection.is_closed() and not self._protocol.is_in_transaction():
+        begun = transaction is not None and not self._begins
+        if begun and not self._connection.is_closed() and not self._protocol.is_in_transaction():
             # The arguments were refused on our side, so nothing followed what went ahead. This ends it.
             await self._connection.execute("")
 

@@ -8,13 +8,14 @@ import asyncpg
 import pytest
 from fastapi_pagination import Page, Params, set_page, set_params
 from fastapi_pagination.ext.sqlalchemy import apaginate
-from sqlalchemy import bindparam, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from src.shared.database import is_outage
 from src.shared.lane import fetch_all, prepared, table_of
-from tests.shared.lane.things import Doors, Thing, lent, opened, rows
+from src.shared.watching import watch_tables
+from tests.shared.lane.things import Doors, Numbered, Thing, lent, opened, rows
 
 FIRST = rows()[0]["id"]
 THINGS = table_of(Thing)
@@ -181,3 +182,92 @@ async def waiting(doors: Doors, count: int) -> int:
     await connection.close()
     assert isinstance(found, int)
     return found
+
+
+async def rename(session: AsyncSession, value: str) -> None:
+    statement = prepared(
+        update(THINGS)
+        .where(THINGS.c.id == bindparam("wanted"))
+        .values(name=bindparam("new_name"), updated_at=THINGS.c.updated_at)
+        .returning(THINGS.c.name)
+    )
+    assert await fetch_all(session, statement, wanted=FIRST, new_name=value) == [(value,)]
+
+
+async def states(doors: Doors) -> list[str]:
+    connection = await asyncpg.connect(doors.url)
+    found = await connection.fetch(
+        "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+    return [row[0] for row in found]
+
+
+async def test_a_first_statement_that_cannot_even_be_prepared_leaves_no_transaction(postgres: Doors) -> None:
+    watch_tables()
+    let_go = await lock(postgres)
+    with pytest.raises(DBAPIError) as caught:
+        async with postgres.lane() as session:
+            await rename(session, "never")
+    assert is_outage(caught.value)
+    await let_go()
+    assert await outcome(postgres.lane, get) == ("", False, False)
+    assert "idle in transaction" not in await states(postgres)
+    async with postgres.lane() as session:
+        session.add(Thing(name="by the ORM"))
+        await session.commit()
+    async with postgres.lane() as session:
+        await rename(session, "new")
+        await session.commit()
+
+
+async def test_one_session_for_two_tasks_is_refused(postgres: Doors) -> None:
+    watch_tables()
+    async with postgres.lane() as session:
+        with pytest.raises(InvalidRequestError, match="concurrent"):
+            await asyncio.gather(rename(session, "one"), rename(session, "two"))
+        await asyncio.sleep(0.1)
+        await session.rollback()
+    assert lent(postgres.lane_engine) == 0
+    assert (await outcome(postgres.lane, get)) == ("", False, False)
+
+
+async def test_a_session_whose_server_is_gone_can_be_closed(postgres: Doors) -> None:
+    watch_tables()
+    seen = []
+    for open_session in (postgres.ordinary, postgres.lane):
+        session = open_session()
+        await rename(session, "new")
+        await terminate(postgres)
+        with pytest.raises(DBAPIError) as caught:
+            await session.close()
+        seen.append((type(caught.value), str(caught.value.orig)))
+    assert seen[0] == seen[1]
+    assert lent(postgres.lane_engine) == 0
+    assert (await outcome(postgres.lane, get))[0] in (
+        "",
+        "DBAPIError",
+        "InterfaceError",
+    )  # all of its age are condemned
+    assert await asyncio.gather(*(outcome(postgres.lane, get) for _ in range(4))) == [("", False, False)] * 4
+
+
+async def test_a_read_survives_a_table_that_was_altered(postgres: Doors) -> None:
+    assert await outcome(postgres.lane, get) == ("", False, False)
+    connection = await asyncpg.connect(postgres.url)
+    await connection.execute("ALTER TABLE lane_things ALTER COLUMN name TYPE varchar(90)")
+    await connection.close()
+    assert await outcome(postgres.lane, get) == ("", False, False)
+
+
+async def test_an_id_that_no_column_holds_is_its_asker_s_own_trouble(postgres: Doors) -> None:
+    async def find(number: int) -> str:
+        async with postgres.lane() as session:
+            found = await session.get(Numbered, number)
+            return "" if found is None else found.name
+
+    async with postgres.lane_engine.begin() as created:
+        await created.execute(insert(Numbered), [{"id": 1, "name": "one"}, {"id": 2, "name": "two"}])
+    found = await asyncio.gather(find(1), find(2**40), find(2), return_exceptions=True)
+    assert (found[0], found[2]) == ("one", "two")
+    assert isinstance(found[1], DBAPIError)

@@ -64,6 +64,13 @@ class Pair(_Base, table=True):
     value: str = ""
 
 
+class Numbered(_Base, table=True):
+    __tablename__ = "lane_numbered"
+
+    id: int = Field(primary_key=True)
+    name: str = ""
+
+
 class ThingLetter(ResponseModel):
     id: UUID
     name: str
