@@ -1,9 +1,20 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from src.shared import watching
 from tests.shared.lane.things import Doors, opened
 from tests.support.postgres import Kind
+
+
+@pytest.fixture(autouse=True)
+def unwatched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody watches the tables of these tests."""
+    with monkeypatch.context() as patch:
+        patch.setattr(watching, "_tables", ())
+        watching._judged.cache_clear()
+        yield
+    watching._judged.cache_clear()
 
 
 @pytest.fixture

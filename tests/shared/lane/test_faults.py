@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from src.shared.database import is_outage
 from src.shared.lane import fetch_all, prepared, table_of
-from src.shared.watching import watch_tables
 from tests.shared.lane.things import Doors, Numbered, Thing, lent, opened, rows
 
 FIRST = rows()[0]["id"]
@@ -204,7 +203,6 @@ async def states(doors: Doors) -> list[str]:
 
 
 async def test_a_first_statement_that_cannot_even_be_prepared_leaves_no_transaction(postgres: Doors) -> None:
-    watch_tables()
     let_go = await lock(postgres)
     with pytest.raises(DBAPIError) as caught:
         async with postgres.lane() as session:
@@ -222,7 +220,6 @@ async def test_a_first_statement_that_cannot_even_be_prepared_leaves_no_transact
 
 
 async def test_one_session_for_two_tasks_is_refused(postgres: Doors) -> None:
-    watch_tables()
     async with postgres.lane() as session:
         with pytest.raises(InvalidRequestError, match="concurrent"):
             await asyncio.gather(rename(session, "one"), rename(session, "two"))
@@ -233,7 +230,6 @@ async def test_one_session_for_two_tasks_is_refused(postgres: Doors) -> None:
 
 
 async def test_a_session_whose_server_is_gone_can_be_closed(postgres: Doors) -> None:
-    watch_tables()
     seen = []
     for open_session in (postgres.ordinary, postgres.lane):
         session = open_session()

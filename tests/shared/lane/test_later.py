@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from src.shared.database import is_outage
 from src.shared.lane import LaneSession, Prepared, fetch_all, later, prepared, table_of
 from src.shared.lane.wire import _identifier
-from src.shared.watching import watch_tables
 from tests.shared.lane.test_faults import terminate
 from tests.shared.lane.things import Doors, Pair, Thing, lent, opened, rows
 
@@ -46,11 +45,6 @@ RENAME = prepared(
     .values(name=bindparam("new_name"), updated_at=THINGS.c.updated_at)
 )
 SEEN = select(func.count()).select_from(PAIRS).where(PAIRS.c.left == 2)
-
-
-@pytest.fixture(autouse=True)
-def watched() -> None:
-    watch_tables()  # nobody watches these tables
 
 
 def pair(right: str = "a", left: int = 2) -> dict[str, Any]:

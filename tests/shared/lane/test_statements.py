@@ -27,11 +27,6 @@ RENAME = prepared(
 )
 
 
-@pytest.fixture(autouse=True)
-def watched() -> None:
-    watch_tables()  # nobody watches these tables
-
-
 async def name_of(doors: Doors) -> str:
     async with doors.ordinary() as session:
         return str((await session.execute(select(THINGS.c.name).where(THINGS.c.id == FIRST))).scalar_one())
@@ -127,4 +122,3 @@ async def test_a_write_to_a_watched_table_is_seen_by_who_watches(doors: Doors) -
     async with doors.lane() as session:
         await fetch_all(session, RENAME, wanted=FIRST, new_name="new")
         assert session.is_real
-    watch_tables()
