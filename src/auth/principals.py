@@ -52,8 +52,8 @@ class Principal:
     """By `steady_seconds`."""
     spare: User | None = None
     """The instance of the last request: if nobody has kept it, it serves the next one as well."""
-    as_made: dict[str, Any] | None = None
-    """All that was in it at first."""  # Any: as above
+    as_made: dict[str, Any] | None = None  # Any: as above
+    """All that was in it at first."""
 
 
 class _Held:

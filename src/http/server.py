@@ -55,9 +55,8 @@ class QuickProtocol(HttpToolsProtocol):
         self._idle_since: float | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._default_headers: tuple[object, bytes] = (None, b"")
-        self.direct: Any = getattr(
-            self.app, "direct", None
-        )  # Any: a Direct, or None; uvicorn types messages one by one
+        # Any: a Direct, or None; uvicorn types messages one by one
+        self.direct: Any = getattr(self.app, "direct", None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._idle_timer is not None:

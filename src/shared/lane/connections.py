@@ -175,9 +175,8 @@ class Lane:
         found: _Found | None = await turn
         if found is not None:
             return found.get(wanted)
-        return _first(
-            await self.fetch(plan.sql, arguments, fail, often=True)
-        )  # it failed for whoever led: now each for himself
+        # It failed for whoever led: now each for himself.
+        return _first(await self.fetch(plan.sql, arguments, fail, often=True))
 
     async def _lead(
         self, reads: _Reads, plan: ByIdentity, arguments: Sequence[Any], fail: Fail
