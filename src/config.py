@@ -75,8 +75,23 @@ def _network(value: str) -> str:
         raise ValueError("must be an IP address or network") from None
 
 
+def _mail_url(value: str) -> str:
+    parsed = urlsplit(value)
+    if parsed.scheme == "file":
+        if not parsed.path or parsed.netloc:
+            raise ValueError("must be file:folder, relative or absolute")
+        return value
+    if parsed.scheme not in ("smtp", "smtps") or not parsed.hostname:
+        raise ValueError("must be file:folder, smtp://host:port or smtps://host:port")
+    if parsed.query not in ("", "tls=required", "tls=auto", "tls=none"):
+        raise ValueError("takes ?tls=required, auto or none, and nothing else")
+    return value
+
+
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
+SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_list)]
 NetworkList = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split_list)]
+TokenAlgorithm = Literal["HS256", "Ed25519"]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -151,6 +166,10 @@ class AuthSettings(_Section):
     secret: SecretStr = Field(
         SecretStr(""), description="At least 32 random bytes; `openssl rand -base64 48` makes one"
     )
+    previous_secrets: SecretList = Field((), description="Earlier ones: what they signed and sealed is still read")
+    token_algorithm: TokenAlgorithm = Field(
+        "HS256", description="Of access tokens; Ed25519: others can check them by /.well-known/jwks.json"
+    )
     access_token_ttl_seconds: int = Field(600, ge=30, le=3600, description="Life of an access token")
     refresh_token_ttl_seconds: int = Field(
         14 * 86_400, ge=60, description="Idle life of a session: each refresh renews it"
@@ -163,11 +182,57 @@ class AuthSettings(_Section):
         1, ge=0, le=5, description="Who a token stands for may be remembered so long, exactly; 0: read by each request"
     )
     require_verified_email: bool | None = Field(None, description="Default: true in production, else false")
+    one_time_token_ttl_seconds: int = Field(
+        3600, ge=60, le=3600, description="Life of what a mail gives to verify an address or to set a password"
+    )
+    invitation_ttl_seconds: int = Field(3 * 86_400, ge=60, le=30 * 86_400, description="Life of an invitation")
+    mails_per_account: int = Field(
+        10, ge=1, description="Mails of one kind that anybody can have sent to an account, per hour"
+    )
+    login_with_username: bool = Field(
+        default=False, description="Whether a user name will do instead of the e-mail address"
+    )
     password_hash_concurrency: int = Field(2, ge=1, le=64, description="Password hashes computed at once, per process")
     login_failures_per_account: int = Field(10, ge=1, description="Per (account, address prefix) and 5 minutes")
     login_failures_per_address: int = Field(40, ge=1, description="Per address and 5 minutes")
+    login_failures_overall: int = Field(
+        5000, ge=1, description="From everywhere and 5 minutes; then only places that an account was used from may try"
+    )
     logins_per_address: int = Field(300, ge=100, description="Successful log-ins and refreshes, per address and minute")
     registrations_per_address: int = Field(60, ge=1, description="Per address and minute")
+    mail_requests_per_address: int = Field(
+        60, ge=1, description="Requests for a mail, and uses of what it gave, per address and minute"
+    )
+
+
+class MailSettings(_Section):
+    url: Annotated[str, AfterValidator(_mail_url)] = Field(
+        "file:var/mail",
+        repr=False,
+        description="smtp://user:password@host:587 (STARTTLS; ?tls=auto or none), smtps://host:465, or file:folder to write into",
+    )
+    sender: str = Field("no-reply@localhost", min_length=3, max_length=320, description="From whom mails come")
+    app_url: str = Field(
+        "", max_length=255, pattern=r"^(https?://\S+)?$", description="Where people type in what a mail gives them"
+    )
+    timeout_seconds: PositiveSeconds = Field(20, description="Longest conversation with the mail server")
+
+
+class OutboxSettings(_Section):
+    dispatch: bool = Field(
+        default=True, description="Deliver in the service's own processes; off where `python -m src worker` does it"
+    )
+    poll_seconds: PositiveSeconds = Field(1, description="Pause between two looks for what other processes left")
+    lease_seconds: PositiveSeconds = Field(
+        60, description="Longest time for one handler; an event of a process that died is taken up after it"
+    )
+    max_attempts: int = Field(
+        12, ge=1, le=100, description="Then an event is dead: listed, and kept until it is retried"
+    )
+    first_delay_seconds: PositiveSeconds = Field(
+        1, description="Upper bound of the first pause; it doubles (full jitter)"
+    )
+    max_delay_seconds: PositiveSeconds = Field(3600, description="Upper bound of any pause")
 
 
 class HTTPSettings(_Section):
@@ -260,6 +325,8 @@ class Settings(BaseSettings):
     cache: CacheSettings = Field(default_factory=CacheSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     http: HTTPSettings = Field(default_factory=HTTPSettings)
+    mail: MailSettings = Field(default_factory=MailSettings)
+    outbox: OutboxSettings = Field(default_factory=OutboxSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     retry: RetrySettings = Field(default_factory=RetrySettings)
 
@@ -370,7 +437,7 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
     production, http, app = settings.production, settings.http, settings.app
     several_workers = http.workers > 1
     secret = settings.auth.secret.get_secret_value()
-    other_secrets = (urlsplit(settings.db.url).password, urlsplit(settings.cache.url).password)
+    other_secrets = [urlsplit(url).password for url in (settings.db.url, settings.cache.url, settings.mail.url)]
     advice = AuthSettings.model_fields["secret"].description
     return [
         (
@@ -391,9 +458,14 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
         ("AUTH__SECRET", production and not secret, f"missing; {advice}"),
         ("AUTH__SECRET", production and secret != "" and weak_secret(secret), f"too weak; {advice}"),
         (
+            "AUTH__PREVIOUS_SECRETS",
+            production and any(weak_secret(old.get_secret_value()) for old in settings.auth.previous_secrets),
+            f"too weak; {advice}",
+        ),
+        (
             "AUTH__SECRET",
             production and secret != "" and secret in other_secrets,
-            "also the password in DB__URL or CACHE__URL; one secret, one purpose",
+            "also the password in DB__URL, CACHE__URL or MAIL__URL; one secret, one purpose",
         ),
         ("APP__DEBUG", production and app.debug, "is for development"),
         ("HTTP__DOCS", production and bool(http.docs), "open API docs are for development and test"),

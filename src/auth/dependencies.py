@@ -21,7 +21,7 @@ from src.shared.inline import Scope, for_its_value, plainly, reads_scope
 from src.shared.logging import current_request
 from src.users import User
 from src.users import services as users
-from src.users.permissions import Grants, check_name
+from src.users.permissions import DEMANDED_ROLES, Grants, check_name
 
 Match = Literal["all", "any"]
 Guard = Callable[..., Awaitable[None]]
@@ -147,6 +147,7 @@ def require_roles(*roles: str) -> Guard:
     """A dependency that refuses (ROLE_REQUIRED) a caller who has none of these roles."""
     if not roles or not all(_is_name(role) for role in roles):
         raise TypeError("require_roles takes at least one role name")
+    DEMANDED_ROLES.update(roles)
 
     async def check(grants: CurrentGrants) -> None:
         if grants.roles.isdisjoint(roles):

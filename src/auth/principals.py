@@ -33,7 +33,8 @@ watch_tables(
     WatchedTable("roles"),
     WatchedTable("role_permissions", new_rows=Effect.GIVES),
     WatchedTable("user_roles", new_rows=Effect.GIVES),
-    WatchedTable("auth_sessions", idle_columns=("last_used_at",)),
+    WatchedTable("auth_sessions", idle_columns=("last_used_at", "address")),
+    WatchedTable("signing_keys"),
 )
 
 _MOST_TOKENS: Final = 10_000

@@ -21,8 +21,15 @@ class RegisterRequest(RequestModel):
     username: Username | None = None
 
 
-class CreateUserRequest(RegisterRequest):
-    is_verified: bool = True
+class CreateUserRequest(RequestModel):
+    email: Email
+    password: Annotated[
+        NewPassword | None, Field(description="Without one, the account's owner is invited by mail")
+    ] = None
+    username: Username | None = None
+    is_verified: Annotated[bool | None, Field(description="Default: with a password true, else by the invitation")] = (
+        None
+    )
     roles: Annotated[list[Annotated[Line, StringConstraints(min_length=1, max_length=64)]], Field(max_length=32)] = (
         Field(default_factory=list)
     )
@@ -42,6 +49,28 @@ class ChangePasswordRequest(RequestModel):
     new_password: NewPassword
 
 
+class MailRequest(RequestModel):
+    email: Email
+
+
+class OneTimeTokenRequest(RequestModel):
+    token: OpaqueToken
+
+
+class ResetPasswordRequest(OneTimeTokenRequest):
+    new_password: NewPassword
+
+
+class ConfirmRequest(RequestModel):
+    """What cannot be taken back asks for the password once more."""
+
+    current_password: TypedPassword
+
+
+class ChangeEmailRequest(ConfirmRequest):
+    new_email: Email
+
+
 class TokenResponse(ResponseModel):
     access_token: str
     refresh_token: str
@@ -57,6 +86,12 @@ class TokenErrorResponse(ResponseModel):
     """RFC 6749 §5.2."""
 
     error: OAuthError
+
+
+class KeySetResponse(ResponseModel):
+    """RFC 7517 §5."""
+
+    keys: list[dict[str, str]]
 
 
 class SessionResponse(ResponseModel):

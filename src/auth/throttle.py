@@ -34,15 +34,23 @@ class Limit:
         return cache_key("throttle", self.name, number, digest, principal=None), self.window_seconds - passed
 
 
-async def refuse_exhausted_login(account: str, address: str) -> None:
-    """Refused: TOO_MANY_ATTEMPTS, when this account from there, or this address as a whole, failed too often."""
+async def refuse_exhausted_login(account: str, address: str, *, known_there: bool) -> None:
+    """Refused: TOO_MANY_ATTEMPTS, when this account from there, or this address as a whole, failed too often; or the
+    whole world did, and the account was never used from there."""
     for limit, subject in _failures(account, address):
         await _refuse_exhausted(limit, subject)
+    if not known_there:
+        await _refuse_exhausted(*_failures_overall())
 
 
-async def count_failed_login(account: str, address: str) -> None:
-    for limit, subject in _failures(account, address):
-        await _count(limit, subject)
+async def count_failed_login(account: str, address: str) -> list[str]:
+    """The limits that were reached just now, by name."""
+    limits = (*_failures(account, address), _failures_overall())
+    return [limit.name for limit, subject in limits if await _count(limit, subject) == limit.allowed]
+
+
+def _failures_overall() -> tuple[Limit, str]:
+    return Limit("login-overall", get_settings().auth.login_failures_overall, _FAILURE_WINDOW_SECONDS), ""
 
 
 def _failures(account: str, address: str) -> tuple[tuple[Limit, str], ...]:
@@ -50,7 +58,7 @@ def _failures(account: str, address: str) -> tuple[tuple[Limit, str], ...]:
     return (
         (
             Limit("login-account", auth.login_failures_per_account, _FAILURE_WINDOW_SECONDS),
-            f"{account}|{_prefix(address)}",
+            f"{account}|{prefix_of(address)}",
         ),
         (Limit("login-address", auth.login_failures_per_address, _FAILURE_WINDOW_SECONDS), address),
     )
@@ -69,6 +77,11 @@ async def spend_registration(address: str) -> None:
 async def give_back_registration(address: str) -> None:
     """For one that was not valid."""
     await _count(_registrations(), address, by=-1)
+
+
+async def spend_mail_request(address: str) -> None:
+    """For what sends a mail, or takes what one gave. Refused: TOO_MANY_ATTEMPTS."""
+    await _spend(Limit("mail", get_settings().auth.mail_requests_per_address, _MINUTE_SECONDS), address)
 
 
 def _registrations() -> Limit:
@@ -109,7 +122,7 @@ def _local() -> MemoryCache:
     return MemoryCache(get_settings().cache.model_copy(update={"max_entries": _LOCAL_ENTRIES}))
 
 
-def _prefix(address: str) -> str:
+def prefix_of(address: str) -> str:
     """What one customer of a provider can easily move within: /24 of IPv4, /64 of IPv6."""
     try:
         parsed = ip_address(address)

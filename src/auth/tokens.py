@@ -1,31 +1,39 @@
-"""Access tokens (JWS, RFC 7519 and RFC 9068) and opaque refresh tokens. Nothing here knows the database."""
+"""Access tokens (JWS, RFC 7519 and RFC 9068) and opaque tokens. Nothing here knows the database."""
 
 import base64
 import hashlib
 import hmac
+import json
+import re
 import secrets
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from time import time
-from typing import Any, Final
+from typing import Any, Final, get_args
 from uuid import UUID
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
+from joserfc.jwk import OctKey, OKPKey
 from joserfc.jws import JWSRegistry
 
-from src.config import Settings, get_settings
+from src.config import Settings, TokenAlgorithm, get_settings
+from src.shared.keys import keys_for
 from src.shared.types import MAX_INT32
 
-ALGORITHM: Final = "HS256"
 TYPE: Final = "at+jwt"
 AUDIENCE: Final = "undercroft-api"
 LEEWAY_SECONDS: Final = 5
 MAX_TOKEN_BYTES: Final = 2048
+ALGORITHMS: Final[tuple[TokenAlgorithm, ...]] = get_args(TokenAlgorithm)
 _HEADER: Final = frozenset({"alg", "typ", "kid"})
+# One algorithm a key, and the key's name says which: the first letter of each.
+_KINDS: Final[dict[str, TokenAlgorithm]] = {algorithm[0].lower(): algorithm for algorithm in ALGORITHMS}
+_KEY_ID = re.compile(r"([a-z][0-9a-f]{16})([0-9a-f]{16})")
+_REGISTRIES: Final = {
+    algorithm: JWSRegistry(algorithms=[algorithm], strict_check_header=False) for algorithm in ALGORITHMS
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ class AccessClaims:
     """The same."""
     session_id: UUID
     auth_epoch: int
+    key_id: str
     valid_from: int
     expires_at: int
     """Seconds since 1970, as its `valid_from`."""
@@ -45,38 +54,72 @@ class AccessClaims:
         return self.valid_from <= now + LEEWAY_SECONDS and now < self.expires_at
 
 
+# Keys
+
+
 @dataclass(frozen=True, slots=True)
-class _Keys:
-    access: OctKey
-    access_id: str
-    refresh: bytes
+class _Key:
+    algorithm: TokenAlgorithm
+    jwk: OctKey | OKPKey
 
 
-def _derive(secret: bytes, purpose: str) -> bytes:
-    """One secret in the settings, a key of its own for each purpose (RFC 5869)."""
-    return HKDF(SHA256(), 32, salt=None, info=f"undercroft/{purpose}/v1".encode()).derive(secret)
+def new_key_id(algorithm: TokenAlgorithm) -> str:
+    name = algorithm[0].lower() + secrets.token_hex(8)
+    return name + _seal_of(name, keys_for("access-token")[0])
 
 
-@cache
-def _keys(secret: str) -> _Keys:
-    access = _derive(secret.encode(), "access-token")
-    return _Keys(
-        OctKey.import_key(access),
-        hashlib.sha256(b"kid" + access).hexdigest()[:16],
-        _derive(secret.encode(), "refresh-token"),
+def _seal_of(name: str, root: bytes) -> str:
+    return hmac.digest(root, b"kid/" + name.encode(), "sha256").hex()[:16]
+
+
+def _key(key_id: str) -> _Key | None:
+    """The key follows from its id, so no process has to be told of a new one; of an id that we did not make there is
+    none. Whether it is still in use is up to the database."""
+    named = _KEY_ID.fullmatch(key_id)
+    if named is None or named[1][0] not in _KINDS:
+        return None
+    for root in keys_for("access-token"):
+        if hmac.compare_digest(_seal_of(named[1], root), named[2]):
+            return _made(_KINDS[named[1][0]], hmac.digest(root, b"key/" + named[1].encode(), "sha256"))
+    return None
+
+
+def knows_key(key_id: str) -> bool:
+    """Whether it was made under a secret that is in the settings."""
+    return _key(key_id) is not None
+
+
+@lru_cache(maxsize=64)
+def _made(algorithm: TokenAlgorithm, secret: bytes) -> _Key:
+    if algorithm == "HS256":
+        return _Key(algorithm, OctKey.import_key(secret))
+    public = Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+    return _Key(
+        algorithm,
+        OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "d": _base64(secret), "x": _base64(public)}),
     )
 
 
-def _current(settings: Settings) -> _Keys:
-    return _keys(settings.auth.secret.get_secret_value())
+def public_key(key_id: str) -> dict[str, str] | None:
+    """As a JWK (RFC 7517 §4); None where whoever checks could also sign."""
+    key = _key(key_id)
+    if key is None or not isinstance(key.jwk, OKPKey):
+        return None
+    shape = key.jwk.as_dict(private=False)
+    return {name: str(shape[name]) for name in ("kty", "crv", "x")} | {
+        "alg": key.algorithm,
+        "use": "sig",
+        "kid": key_id,
+    }
 
 
-_registry = JWSRegistry(algorithms=[ALGORITHM], strict_check_header=False)
+# Access tokens
 
 
-def make_access_token(user_id: UUID, session_id: UUID, auth_epoch: int) -> str:
-    settings = get_settings()
-    keys, now = _current(settings), int(time())
+def make_access_token(user_id: UUID, session_id: UUID, auth_epoch: int, *, key_id: str) -> str:
+    """Under a key that `knows_key`."""
+    settings, now, key = get_settings(), int(time()), _key(key_id)
+    assert key is not None
     claims = {
         "iss": settings.app.name,
         "aud": AUDIENCE,
@@ -88,33 +131,34 @@ def make_access_token(user_id: UUID, session_id: UUID, auth_epoch: int) -> str:
         "exp": now + settings.auth.access_token_ttl_seconds,
         "epoch": auth_epoch,
     }
-    header = {"alg": ALGORITHM, "typ": TYPE, "kid": keys.access_id}
-    return jwt.encode(header, claims, keys.access, registry=_registry)
+    header = {"alg": key.algorithm, "typ": TYPE, "kid": key_id}
+    return jwt.encode(header, claims, key.jwk, registry=_REGISTRIES[key.algorithm])
 
 
 def read_access_token(token: str) -> AccessClaims | None:
     """The claims of a token that is ours, current and complete; None for anything else."""
     if len(token) > MAX_TOKEN_BYTES or not token.isascii():
         return None
-    settings = get_settings()
     try:
-        decoded = jwt.decode(token, _current(settings).access, algorithms=[ALGORITHM], registry=_registry)
-        if not _header_ok(decoded.header, _current(settings)):
+        key_id = json.loads(_decode(token.partition(".")[0]))["kid"]
+        key = _key(key_id)
+        if key is None:
             return None
-        return _claims(decoded.claims, settings)
+        decoded = jwt.decode(token, key.jwk, algorithms=[key.algorithm], registry=_REGISTRIES[key.algorithm])
+        if not _header_ok(decoded.header, key_id, key):
+            return None
+        return _claims(decoded.claims, key_id, get_settings())
     except (JoseError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
-def _header_ok(header: dict[str, Any], keys: _Keys) -> bool:  # Any: whatever a client put there
-    return header.keys() == _HEADER and (header["alg"], header["typ"], header["kid"]) == (
-        ALGORITHM,
-        TYPE,
-        keys.access_id,
-    )
+def _header_ok(header: dict[str, Any], key_id: str, key: _Key) -> bool:  # Any: whatever a client put there
+    return header.keys() == _HEADER and (header["alg"], header["typ"], header["kid"]) == (key.algorithm, TYPE, key_id)
 
 
-def _claims(claims: dict[str, Any], settings: Settings) -> AccessClaims | None:  # Any: as above, though signed
+def _claims(
+    claims: dict[str, Any], key_id: str, settings: Settings
+) -> AccessClaims | None:  # Any: as above, though signed
     times = [claims["iat"], claims["nbf"], claims["exp"]]
     if any(type(moment) is not int for moment in times) or type(claims["epoch"]) is not int:
         return None
@@ -126,20 +170,31 @@ def _claims(claims: dict[str, Any], settings: Settings) -> AccessClaims | None: 
     if not 0 <= claims["epoch"] <= MAX_INT32:
         return None
     user_id, session_id = UUID(claims["sub"]), UUID(claims["sid"])
-    read = AccessClaims(str(user_id), user_id, session_id, claims["epoch"], max(issued, not_before), expires)
+    read = AccessClaims(str(user_id), user_id, session_id, claims["epoch"], key_id, max(issued, not_before), expires)
     return read if read.are_current(time()) else None
 
 
-def new_refresh_token() -> str:
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _decode(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+# Opaque tokens
+
+
+def new_opaque_token() -> str:
+    """256 bits: so many need no slow hash."""
     return secrets.token_urlsafe(32)
 
 
-def hash_refresh_token(token: str) -> str:
+def hash_opaque_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def succeed(token: str) -> str:
     """The one successor of a refresh token. Derived, since only hashes are stored: whoever lost the answer to a
     refresh can be given the same one again."""
-    digest = hmac.digest(_current(get_settings()).refresh, token.encode(), "sha256")
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return _base64(hmac.digest(keys_for("refresh-token")[0], token.encode(), "sha256"))

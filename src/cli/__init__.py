@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from uvicorn.importer import import_from_string
 
+from src.audit import services as audit
+from src.audit.services import Verdict
 from src.auth import services as auth
 from src.auth.schemas import CreateUserRequest
 from src.cli import demo
@@ -24,11 +26,14 @@ from src.exceptions import BusinessException
 from src.http.compiled import list_routes
 from src.http.envelope import install_envelope
 from src.http.errors import field_errors
+from src.http.needs import list_needs
 from src.http.server import server_options
+from src.jobs import working
 from src.shared import migrations
 from src.shared.database import DATABASE_ERRORS, close_engine, transaction
+from src.shared.logging import set_up_logging, shut_down_logging
 from src.users import services as users
-from src.users.permissions import Grants
+from src.users.permissions import PERMISSIONS, Grants
 from src.users.schemas import UpdateUserRequest
 from src.users.services import ADMIN
 
@@ -179,14 +184,88 @@ def deactivate(email: Annotated[str, typer.Option(help="E-mail address of the ac
     async def disable() -> None:
         async with transaction() as session:
             user = await users.get_user_by_email(session, email)
-            await auth.update_user(session, user.id, UpdateUserRequest(is_active=False))
+            await auth.update_user(session, user.id, UpdateUserRequest(is_active=False), held=_EVERYTHING)
 
     _run(disable)
     _say(f"{email} is disabled", markup=False)
 
 
+@cli.command("rotate-keys")
+def rotate_keys(
+    at_once: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--at-once", help="The keys before count no more: everybody has to refresh")
+    ] = False,
+) -> None:
+    """Sign access tokens with a new key; those before run out, or with --at-once are void when the command ends."""
+    use_settings(load_settings())
+    key_id: list[str] = []
+
+    async def rotate() -> None:
+        async with transaction() as session:
+            key_id.append(await auth.rotate_keys(session, at_once=at_once))
+
+    _run(rotate)
+    _say(f"Access tokens are signed with key {key_id[0]}", markup=False)
+
+
+@cli.command("permissions")
+def show_permissions(
+    path: Annotated[str, typer.Argument(help="Only routes whose path contains this")] = "",
+) -> None:
+    """List what each route asks of its caller, and each permission that there is."""
+    use_settings(load_settings(app={"env": "development"}))
+    app = import_from_string("src.main:app")
+    for needs in list_needs(app):
+        if path in needs.path:
+            print(f"{','.join(needs.methods):8}{needs.path:46}{needs}")  # noqa: T201 - for a pipe, too
+    if not path:
+        print()  # noqa: T201 - as above
+        for name, meaning in PERMISSIONS.items():
+            print(f"{name:20}{meaning}")  # noqa: T201 - as above
+
+
+@cli.command("verify-audit")
+def verify_audit(
+    head: Annotated[
+        str, typer.Option(help="SEQ:DIGEST as it was printed once: the log must still have that entry")
+    ] = "",
+) -> None:
+    """Read the audit log from its beginning: exit code 1 where an entry was changed, taken out or cut off."""
+    use_settings(load_settings())
+    verdict: list[Verdict] = []
+
+    async def verify() -> None:
+        async with transaction() as session:
+            verdict.append(await audit.verify(session, once_head=head or None))
+
+    _run(verify)
+    if verdict[0].problem is not None:
+        _fail(f"The audit log is not intact: {verdict[0].problem}", 1)
+    _say(f"The audit log is intact: {verdict[0].entries}:{verdict[0].head}", markup=False)
+
+
+@cli.command()
+def worker() -> None:
+    """Deliver what waits in the outbox, until it is stopped. For services with OUTBOX__DISPATCH=false."""
+    settings = _settings()
+    set_up_logging(settings)
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with working():
+            await stop.wait()
+
+    try:
+        _run(work)
+    finally:
+        shut_down_logging()
+
+
 def _run(work: Callable[[], Awaitable[object]]) -> None:
     async def do() -> None:
+        audit.source_outside_requests.set("command")
         try:
             await work()
         finally:

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 from fastapi import FastAPI
@@ -23,6 +23,7 @@ from src.http.middleware import Guard, Limits, Proxies
 from src.http.openapi import install_openapi, operation_id
 from src.http.readiness import get_readiness
 from src.http.router import root
+from src.jobs import working
 from src.shared.database import close_engine
 from src.shared.leases import keeping_lease
 from src.shared.logging import set_up_logging, shut_down_logging
@@ -131,8 +132,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # in which nobody is answered.
     gc.freeze()
     logger.bind(env=app.settings.app.env.value).info("Started")
+    if app.settings.production and app.settings.mail.url.startswith("file:"):
+        logger.warning("MAIL__URL is not set: nobody gets a mail, they are written to a folder")
     try:
-        async with keeping_lease(app.settings.auth.principal_cache_seconds):
+        async with (
+            keeping_lease(app.settings.auth.principal_cache_seconds),
+            working() if app.settings.outbox.dispatch else nullcontext(),
+        ):
             yield
     finally:
         readiness.draining = True

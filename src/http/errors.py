@@ -20,6 +20,7 @@ from starlette.types import Scope
 
 from src.cache import CacheUnavailableError
 from src.exceptions import BusinessException
+from src.http.denials import DENIALS, note_denial
 from src.shared.database import DATABASE_ERRORS, is_outage
 from src.shared.errors import ErrorCode, explain, http_status
 
@@ -130,9 +131,19 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _refusal(request: Request, error: Exception) -> RawResponse:
     assert isinstance(error, BusinessException)
+    if error.code in DENIALS:
+        await note_denial(error.code, f"{request.method} {route_template(request.scope)}")
     response = code_response(request.scope, error.code, error.msg, error.data)
     response.raw_headers.extend(getattr(error, "raw_headers", ()))
     return response
+
+
+def route_template(scope: Scope) -> str | None:
+    """With its prefixes: what statistics group by."""
+    context = (
+        scope.get("fastapi", {}).get("effective_route_context") if isinstance(scope.get("fastapi"), dict) else None
+    )
+    return getattr(context, "path", None) or getattr(scope.get("route"), "path", None)
 
 
 async def _http_exception(request: Request, error: Exception) -> RawResponse:

@@ -77,7 +77,7 @@ class Front:
         if compiled.reads or exchange is None:
             enter(scope, entry, values)  # else nobody would look
         own_id = scope[REQUEST_ID] = request_id(scope)
-        context = RequestContext(own_id)
+        context = RequestContext(own_id, scope)
         token = enter_request(context)
         limits.under_way += 1
         deadline = limits.deadlines.start(None if exchange is None else exchange.task)

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.config import Settings
-from src.http.errors import BodyTooLargeError, code_response, crash
+from src.http.errors import BodyTooLargeError, code_response, crash, route_template
 from src.shared.errors import ErrorCode
 from src.shared.logging import RequestContext, enter_request, leave_request, log_access
 
@@ -47,13 +47,13 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
-        context = RequestContext(request_id(scope))
+        context = RequestContext(request_id(scope), scope)
         guarded = Guarded(scope, send, context.request_id)
         token = enter_request(context)
         try:
             await guarded.answer(self.app, receive)
         finally:
-            log_request(scope, context, _route(scope), started, guarded.status, guarded.size)
+            log_request(scope, context, route_template(scope), started, guarded.status, guarded.size)
             leave_request(token)
 
 
@@ -157,14 +157,6 @@ class Stream:
             if under_way and _GUARDED in scope:
                 scope[_GUARDED].broke_off = True
             raise
-
-
-def _route(scope: Scope) -> str | None:
-    """The route's template with its prefixes: what statistics group by."""
-    context = (
-        scope.get("fastapi", {}).get("effective_route_context") if isinstance(scope.get("fastapi"), dict) else None
-    )
-    return getattr(context, "path", None) or getattr(scope.get("route"), "path", None)
 
 
 def request_id(scope: Scope) -> str:

@@ -190,3 +190,8 @@ async def sweep(session: AsyncSession) -> int:
         delete(IdempotencyRecord).where(col(IdempotencyRecord.created_at) < old).returning(col(IdempotencyRecord.key))
     )
     return len(swept.all())
+
+
+async def forget(session: AsyncSession, principal: UUID) -> None:
+    """All that was kept for somebody."""
+    await session.execute(delete(IdempotencyRecord).where(col(IdempotencyRecord.principal) == principal))

@@ -22,18 +22,10 @@ from sqlalchemy.util import await_only
 from sqlmodel import SQLModel
 
 from src.config import Settings, get_settings
+from src.shared.endings import EndingSession
 from src.shared.inline import inline_context, plainly
 from src.shared.lane import LaneSession, open_lane
 from src.shared.watching import WatchedSession, settle, watch_writes
-
-# Alembic can only drop or alter what has a name, on SQLite above all.
-SQLModel.metadata.naming_convention = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
 
 
 def metadata() -> MetaData:
@@ -94,6 +86,7 @@ def _session_maker(engine: AsyncEngine, settings: Settings) -> Callable[[], Asyn
             return opened
     return async_sessionmaker(
         engine,
+        class_=EndingSession,
         sync_session_class=_OrderedSession,
         expire_on_commit=False,
         # A closed session stays closed: a stream that outlives its request opens `transaction()` itself,

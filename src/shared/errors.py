@@ -17,6 +17,7 @@ class ErrorCode(IntEnum):
     WEAK_PASSWORD = 10006
     TOO_MANY_ATTEMPTS = 10007
     SESSION_NOT_FOUND = 10008
+    INVALID_ONE_TIME_TOKEN = 10009
 
     USER_NOT_FOUND = 20001
     EMAIL_TAKEN = 20002
@@ -25,6 +26,7 @@ class ErrorCode(IntEnum):
     LAST_ADMIN = 20005
     ROLE_NAME_TAKEN = 20006
     SYSTEM_ROLE = 20007
+    ALREADY_JOINED = 20008
 
     PERMISSION_DENIED = 30001
     ROLE_REQUIRED = 30002
@@ -66,6 +68,7 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.WEAK_PASSWORD: 422,
     ErrorCode.TOO_MANY_ATTEMPTS: 429,
     ErrorCode.SESSION_NOT_FOUND: 404,
+    ErrorCode.INVALID_ONE_TIME_TOKEN: 400,
     ErrorCode.USER_NOT_FOUND: 404,
     ErrorCode.EMAIL_TAKEN: 409,
     ErrorCode.USERNAME_TAKEN: 409,
@@ -73,6 +76,7 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.LAST_ADMIN: 409,
     ErrorCode.ROLE_NAME_TAKEN: 409,
     ErrorCode.SYSTEM_ROLE: 409,
+    ErrorCode.ALREADY_JOINED: 409,
     ErrorCode.PERMISSION_DENIED: 403,
     ErrorCode.ROLE_REQUIRED: 403,
     ErrorCode.GRANT_NOT_HELD: 403,
@@ -125,6 +129,9 @@ ERROR_CODE_EXPLAINED = {
     ErrorCode.WEAK_PASSWORD: Explanation("The password is easy to guess", "Choose a longer or less common one."),
     ErrorCode.TOO_MANY_ATTEMPTS: Explanation("Too many attempts", "Wait for the seconds that `Retry-After` gives."),
     ErrorCode.SESSION_NOT_FOUND: Explanation("No such session", "List your sessions; it may have ended."),
+    ErrorCode.INVALID_ONE_TIME_TOKEN: Explanation(
+        "The code is not valid", "It expired, was used, or a newer mail took its place: ask for another mail."
+    ),
     ErrorCode.USER_NOT_FOUND: Explanation("No such user", "Check the id."),
     ErrorCode.EMAIL_TAKEN: Explanation("The e-mail address is taken", "Log in, or use another address."),
     ErrorCode.USERNAME_TAKEN: Explanation("The user name is taken", "Choose another one."),
@@ -132,6 +139,9 @@ ERROR_CODE_EXPLAINED = {
     ErrorCode.LAST_ADMIN: Explanation("The last administrator stays", "Make somebody else an administrator first."),
     ErrorCode.ROLE_NAME_TAKEN: Explanation("The role's name is taken", "Choose another one."),
     ErrorCode.SYSTEM_ROLE: Explanation("A system role stays as it is", "Make a role of your own beside it."),
+    ErrorCode.ALREADY_JOINED: Explanation(
+        "The account needs no invitation", "Its owner has a password, or may not log in at all."
+    ),
     ErrorCode.PERMISSION_DENIED: Explanation(
         "You may not do this", "`data.required` names the permissions; ask an administrator."
     ),

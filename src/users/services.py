@@ -11,10 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from src.audit import services as audit
+from src.audit.services import Facts
 from src.config import get_settings
 from src.exceptions import BusinessException
 from src.mixins import utc_now
 from src.shared.errors import ErrorCode
+from src.shared.keys import pseudonym
 from src.users.models import Role, RolePermission, User, UserRole
 from src.users.permissions import PERMISSIONS, Grants, missing, unknown
 from src.users.schemas import (
@@ -65,6 +68,13 @@ def select_users(filters: UserFilters) -> SelectOfScalar[User]:
 
 async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
     return (await session.execute(select(User).where(User.email_key == email_key(email)))).scalar_one_or_none()
+
+
+async def find_user_by_login(session: AsyncSession, name: str) -> User | None:
+    """By what people type when they log in: the address, or where it will do the user name (which has no @)."""
+    by_name = get_settings().auth.login_with_username and "@" not in name
+    key = User.username_key == username_key(name) if by_name else User.email_key == email_key(name)
+    return (await session.execute(select(User).where(key))).scalar_one_or_none()
 
 
 async def get_user_by_email(session: AsyncSession, email: str) -> User:
@@ -125,8 +135,10 @@ def _taken(error: IntegrityError) -> ErrorCode:
     return ErrorCode.USERNAME_TAKEN if "username_key" in str(error.orig) else ErrorCode.EMAIL_TAKEN
 
 
-async def update_user(session: AsyncSession, user_id: UUID, changes: UpdateUserRequest) -> UserWithRolesResponse:
-    """Refused: USER_NOT_FOUND, USERNAME_TAKEN, LAST_ADMIN."""
+async def update_user(
+    session: AsyncSession, user_id: UUID, changes: UpdateUserRequest, *, held: Grants
+) -> UserWithRolesResponse:
+    """Whoever locks somebody out takes all that they hold. Refused: USER_NOT_FOUND, USERNAME_TAKEN, LAST_ADMIN, GRANT_NOT_HELD."""
     values = changes.model_dump(exclude_unset=True)
     if "username" in values:
         values["username_key"] = None if changes.username is None else username_key(changes.username)
@@ -134,11 +146,13 @@ async def update_user(session: AsyncSession, user_id: UUID, changes: UpdateUserR
         if values.get(flag, ...) is None:
             del values[flag]
     user = await get_user(session, user_id)
-    if values.get("is_verified") and "username" not in values:
-        await _grant_wished_username(session, user)
+    before = _facts(user)
     if False in (values.get("is_active"), values.get("is_verified")):
         await _keep_an_admin(session, without=user_id)
+        _refuse_taking(await get_grants(session, user_id), held)
         values["auth_epoch"] = User.auth_epoch + 1
+    if values.get("is_verified") and "username" not in values:
+        await _grant_wished_username(session, user)
     if values:
         try:
             async with session.begin_nested():
@@ -146,7 +160,38 @@ async def update_user(session: AsyncSession, user_id: UUID, changes: UpdateUserR
         except IntegrityError as error:
             raise BusinessException(_taken(error)) from None
         session.expire_all()
-    return await get_user_with_roles(session, user_id)
+    updated = await get_user_with_roles(session, user_id)
+    was, is_now = audit.changes(before, _facts(updated))
+    if is_now:
+        await audit.record(session, "account.updated", target=("user", user_id), before=was, after=is_now)
+    return updated
+
+
+def _facts(user: User | UserWithRolesResponse) -> Facts:
+    """What the audit log may have of an account: it outlives the name."""
+    return {
+        "username": None if user.username is None else pseudonym(username_key(user.username)),
+        "is_active": user.is_active,
+        "is_verified": user.is_verified,
+    }
+
+
+async def verify_email(session: AsyncSession, user_id: UUID) -> None:
+    """The owner of the address has shown to be it. Refused: USER_NOT_FOUND."""
+    user = await get_user(session, user_id)
+    if not user.is_verified:
+        await _grant_wished_username(session, user)
+        await session.execute(update(User).where(col(User.id) == user_id).values(is_verified=True))
+
+
+async def change_email(session: AsyncSession, user_id: UUID, email: str) -> None:
+    """To one that its owner has shown to read. Refused: EMAIL_TAKEN."""
+    values = {"email": email, "email_key": email_key(email), "is_verified": True}
+    try:
+        async with session.begin_nested():
+            await session.execute(update(User).where(col(User.id) == user_id).values(values))
+    except IntegrityError as error:
+        raise BusinessException(_taken(error)) from None
 
 
 async def _grant_wished_username(session: AsyncSession, user: User) -> None:
@@ -160,10 +205,14 @@ async def _grant_wished_username(session: AsyncSession, user: User) -> None:
         await session.execute(wish.values(username=None))
 
 
-async def delete_user(session: AsyncSession, user_id: UUID) -> None:
-    """The row stays, since orders and records point to it; who it was goes. Refused: USER_NOT_FOUND, LAST_ADMIN."""
+async def delete_user(session: AsyncSession, user_id: UUID, *, held: Grants) -> None:
+    """The row stays, since orders and records point to it; who it was goes.
+
+    Refused: USER_NOT_FOUND, LAST_ADMIN, GRANT_NOT_HELD.
+    """
     await get_user(session, user_id)
     await _keep_an_admin(session, without=user_id)
+    _refuse_taking(await get_grants(session, user_id), held)
     gone = f"deleted-{user_id}@invalid"
     await session.execute(
         update(User)
@@ -180,6 +229,7 @@ async def delete_user(session: AsyncSession, user_id: UUID) -> None:
         )
     )
     await session.execute(delete(UserRole).where(col(UserRole.user_id) == user_id))
+    await audit.record(session, "account.deleted", target=("user", user_id))
 
 
 async def end_all_tokens(session: AsyncSession, user_id: UUID) -> None:
@@ -218,14 +268,34 @@ async def set_roles(
     lacking = missing(held.permissions, await _permissions_of(session, changed))
     if lacking:
         raise BusinessException(ErrorCode.GRANT_NOT_HELD, data={"missing": lacking})
+    _refuse_names(changed, held)
     if ADMIN in before and ADMIN not in roles:
         await _keep_an_admin(session, without=user_id)
     await session.execute(delete(UserRole).where(col(UserRole.user_id) == user_id))
     await _link_roles(session, user_id, wanted)
     if before - set(roles):
         await end_all_tokens(session, user_id)
+    if changed:
+        await audit.record(
+            session,
+            "roles.assigned",
+            target=("user", user_id),
+            before={"roles": sorted(before)},
+            after={"roles": sorted(set(roles))},
+        )
     session.expire_all()
     return await get_user_with_roles(session, user_id)
+
+
+def _refuse_taking(theirs: Grants, held: Grants) -> None:
+    if lacking := missing(held.permissions, theirs.permissions):
+        raise BusinessException(ErrorCode.GRANT_NOT_HELD, data={"missing": lacking})
+    _refuse_names(theirs.roles, held)
+
+
+def _refuse_names(names: Iterable[str], held: Grants) -> None:
+    if not_theirs := sorted(name for name in names if not held.may_give_role(name)):
+        raise BusinessException(ErrorCode.GRANT_NOT_HELD, data={"missing": not_theirs})
 
 
 async def _role_ids(session: AsyncSession, names: Sequence[str]) -> list[UUID]:
@@ -278,6 +348,7 @@ async def create_role(session: AsyncSession, request: CreateRoleRequest, *, held
     """Refused: PERMISSION_UNKNOWN, GRANT_NOT_HELD, ROLE_NAME_TAKEN."""
     permissions = set(request.permissions)
     _refuse_grants(permissions, held)
+    _refuse_names([request.name], held)
     role = Role(name=request.name, description=request.description)
     try:
         async with session.begin_nested():
@@ -285,7 +356,9 @@ async def create_role(session: AsyncSession, request: CreateRoleRequest, *, held
     except IntegrityError:
         raise BusinessException(ErrorCode.ROLE_NAME_TAKEN) from None
     session.add_all(RolePermission(role_id=role.id, permission=permission) for permission in permissions)
-    return _role_letter(role, permissions)
+    created = _role_letter(role, permissions)
+    await audit.record(session, "role.created", target=("role", role.id), after=_role_facts(created))
+    return created
 
 
 async def update_role(
@@ -295,6 +368,9 @@ async def update_role(
     role, before = await _own_role(session, role_id)
     after = before if changes.permissions is None else set(changes.permissions)
     _refuse_grants(before ^ after, held)
+    if changes.name not in (None, role.name):
+        _refuse_names([role.name, str(changes.name)], held)
+    was = _role_facts(_role_letter(role, before))
     values = changes.model_dump(exclude_none=True, exclude={"permissions"})
     try:
         async with session.begin_nested():
@@ -307,15 +383,27 @@ async def update_role(
         await _end_tokens_of_members(session, role_id)
     await session.flush()
     await session.refresh(role)
-    return _role_letter(role, after)
+    updated = _role_letter(role, after)
+    gone, new = audit.changes(was, _role_facts(updated))
+    if new:
+        await audit.record(session, "role.updated", target=("role", role_id), before=gone, after=new)
+    return updated
+
+
+def _role_facts(role: RoleResponse) -> Facts:
+    return {"name": role.name, "description": role.description, "permissions": role.permissions}
 
 
 async def delete_role(session: AsyncSession, role_id: UUID, *, held: Grants) -> None:
     """Its members lose what they had through it. Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, GRANT_NOT_HELD."""
     role, before = await _own_role(session, role_id)
     _refuse_grants(before, held)
+    _refuse_names([role.name], held)
     await _end_tokens_of_members(session, role_id)
     await session.delete(role)
+    await audit.record(
+        session, "role.deleted", target=("role", role_id), before=_role_facts(_role_letter(role, before))
+    )
 
 
 async def _own_role(session: AsyncSession, role_id: UUID) -> tuple[Role, set[str]]:

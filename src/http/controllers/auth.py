@@ -17,11 +17,16 @@ from starlette.responses import Response as RawResponse
 from src.auth import services as auth
 from src.auth.dependencies import CurrentSessionId, CurrentUser, DeviceDep
 from src.auth.schemas import (
+    ChangeEmailRequest,
     ChangePasswordRequest,
+    KeySetResponse,
     LoginRequest,
+    MailRequest,
     OAuthError,
+    OneTimeTokenRequest,
     RefreshRequest,
     RegisterRequest,
+    ResetPasswordRequest,
     SessionResponse,
     TokenErrorResponse,
     TokenResponse,
@@ -129,6 +134,42 @@ async def change_password(request: ChangePasswordRequest, user: CurrentUser, dev
     await auth.change_password(user.id, request, device)
 
 
+@router.post("/password/forgot", status_code=202)
+async def forget_password(request: MailRequest, session: SessionDep, device: DeviceDep) -> None:
+    """A mail with a code, if there is such an account; the answer does not tell."""
+    await auth.forget_password(session, request.email, device)
+
+
+@router.post("/password/reset")
+async def reset_password(request: ResetPasswordRequest, device: DeviceDep) -> None:
+    """By the code of a mail, an invitation's too. Ends all sessions."""
+    await auth.reset_password(request, device)
+
+
+@router.post("/verify/request", status_code=202)
+async def request_verification(request: MailRequest, session: SessionDep, device: DeviceDep) -> None:
+    """A mail with a code, if there is such an account and its address is not verified; the answer does not tell."""
+    await auth.request_verification(session, request.email, device)
+
+
+@router.post("/verify")
+async def verify_email(request: OneTimeTokenRequest, session: SessionDep, device: DeviceDep) -> None:
+    """By the code of a mail. Ends all sessions."""
+    await auth.verify_email(session, request.token.get_secret_value(), device)
+
+
+@router.post("/email/change", status_code=202)
+async def request_email_change(request: ChangeEmailRequest, user: CurrentUser, device: DeviceDep) -> None:
+    """A mail with a code to the new address; the old one stays until it is confirmed."""
+    await auth.request_email_change(user.id, request, device)
+
+
+@router.post("/email/confirm")
+async def confirm_email_change(request: OneTimeTokenRequest, session: SessionDep, device: DeviceDep) -> None:
+    """By the code of a mail. Ends all sessions, and tells the old address."""
+    await auth.confirm_email_change(session, request.token.get_secret_value(), device)
+
+
 @router.get("/sessions")
 async def list_sessions(user: CurrentUser, current: CurrentSessionId, session: SessionDep) -> list[SessionResponse]:
     return await auth.list_sessions(session, user.id, current=current)
@@ -137,3 +178,15 @@ async def list_sessions(user: CurrentUser, current: CurrentSessionId, session: S
 @router.delete("/sessions/{session_id}", dependencies=[Idempotent])
 async def end_session(session_id: Id, user: CurrentUser, session: SessionDep) -> None:
     await auth.end_session(session, user.id, session_id)
+
+
+well_known = APIRouter()
+
+
+@unwrapped
+async def get_key_set(session: SessionDep) -> KeySetResponse:
+    """The public keys of access tokens (RFC 7517 §5); none where AUTH__TOKEN_ALGORITHM is symmetric."""
+    return await auth.get_key_set(session)
+
+
+well_known.add_api_route("/jwks.json", get_key_set)

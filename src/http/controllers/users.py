@@ -8,8 +8,8 @@ from fastapi_pagination.ext.sqlalchemy import apaginate
 
 from src.auth import require_permissions
 from src.auth import services as auth
-from src.auth.dependencies import CurrentGrants, CurrentUser
-from src.auth.schemas import CreateUserRequest
+from src.auth.dependencies import CurrentGrants, CurrentUser, DeviceDep
+from src.auth.schemas import ConfirmRequest, CreateUserRequest
 from src.http.idempotency import Idempotent
 from src.shared.database import SessionDep
 from src.shared.types import Id
@@ -37,9 +37,22 @@ async def get_profile(user: CurrentUser, session: SessionDep) -> UserWithRolesRe
 
 @router.patch("/profile", dependencies=[Idempotent])
 async def update_profile(
-    request: UpdateProfileRequest, user: CurrentUser, session: SessionDep
+    request: UpdateProfileRequest, user: CurrentUser, grants: CurrentGrants, session: SessionDep
 ) -> UserWithRolesResponse:
-    return await users.update_user(session, user.id, UpdateUserRequest(**request.model_dump(exclude_unset=True)))
+    changes = UpdateUserRequest(**request.model_dump(exclude_unset=True))
+    return await users.update_user(session, user.id, changes, held=grants)
+
+
+@router.post("/profile/deactivate")
+async def deactivate_profile(request: ConfirmRequest, user: CurrentUser, device: DeviceDep) -> None:
+    """Ends all sessions; an administrator can let the account in again."""
+    await auth.deactivate_own(user.id, request, device)
+
+
+@router.post("/profile/delete")
+async def delete_profile(request: ConfirmRequest, user: CurrentUser, device: DeviceDep) -> None:
+    """For good. Orders and the audit log stay, without a name."""
+    await auth.delete_own(user.id, request, device)
 
 
 @router.get("/users", response_model=Page[UserResponse], dependencies=[Depends(require_permissions("user:read"))])
@@ -68,13 +81,25 @@ async def get_user(user_id: Id, session: SessionDep) -> UserWithRolesResponse:
 
 
 @router.patch("/users/{user_id}", dependencies=[Depends(require_permissions("user:update")), Idempotent])
-async def update_user(user_id: Id, request: UpdateUserRequest, session: SessionDep) -> UserWithRolesResponse:
-    return await auth.update_user(session, user_id, request)
+async def update_user(
+    user_id: Id, request: UpdateUserRequest, grants: CurrentGrants, session: SessionDep
+) -> UserWithRolesResponse:
+    return await auth.update_user(session, user_id, request, held=grants)
 
 
 @router.delete("/users/{user_id}", dependencies=[Depends(require_permissions("user:delete")), Idempotent])
-async def delete_user(user_id: Id, session: SessionDep) -> None:
-    await auth.delete_user(session, user_id)
+async def delete_user(user_id: Id, grants: CurrentGrants, session: SessionDep) -> None:
+    await auth.delete_user(session, user_id, held=grants)
+
+
+@router.post(
+    "/users/{user_id}/invitation",
+    status_code=202,
+    dependencies=[Depends(require_permissions("user:create")), Idempotent],
+)
+async def invite_again(user_id: Id, session: SessionDep) -> None:
+    """A new mail for an account that was made without a password; the code of the one before is void."""
+    await auth.invite_again(session, user_id)
 
 
 @router.put("/users/{user_id}/roles", dependencies=[Depends(require_permissions("role:assign")), Idempotent])

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import session as orm_session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.identity import IdentityMap, _WeakInstanceDict
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from src.shared.endings import EndingSession
 from src.shared.lane.connections import Lane, Record
 from src.shared.lane.entities import EntityPlan, plan_for
 from src.shared.lane.wire import wire_of
@@ -40,7 +41,7 @@ class PutOff:
     taken: Callable[[], Exception] | None
 
 
-class LaneSession(AsyncSession):
+class LaneSession(EndingSession):
     """An AsyncSession in all that it does.
 
     Its real Session is made when something is asked of it that the lane cannot do. Until then it knows what was read
@@ -329,14 +330,20 @@ class LaneSession(AsyncSession):
     # Ends
 
     async def commit(self) -> None:
+        if self.last_words:
+            await self.say_last_words()
         if self.is_real or self._closed or self._changed or (self._begun and not self.lane.quiet):
             await super().commit()
             return
         if self._record is not None:
             await self._end(commit=True)
         self._begun = False
+        if self.afterwards:
+            self.go_on()
 
     async def rollback(self) -> None:
+        if self.last_words or self.afterwards:
+            self.fall_silent()
         if self.is_real or self._closed or (self._begun and not self.lane.quiet):
             await super().rollback()
             return
@@ -366,7 +373,7 @@ class LaneSession(AsyncSession):
 
     def end_unused(self) -> bool:
         """Close it, if there is nothing to commit or to wait for."""
-        if self.is_real or self._record is not None or self._changed:
+        if self.is_real or self._record is not None or self._changed or self.last_words or self.afterwards:
             return False
         self._closed = True
         if self._waiting is not None:

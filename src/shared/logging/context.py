@@ -5,6 +5,8 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from uuid import UUID
 
+from src.shared.inline import Scope
+
 
 @dataclass(slots=True)
 class RequestContext:
@@ -15,6 +17,7 @@ class RequestContext:
     """
 
     request_id: str
+    scope: Scope | None = None
     user_id: UUID | str | None = None
     route: str | None = None
 

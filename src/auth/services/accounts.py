@@ -1,0 +1,84 @@
+"""What the verbs share: the account's lock, its password, the end of its sessions."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from src.audit import services as audit
+from src.auth import passwords, throttle
+from src.auth.models import AuthSession, Credential
+from src.auth.services.devices import Device
+from src.config import get_settings
+from src.exceptions import BusinessException
+from src.shared.database import transaction
+from src.shared.errors import ErrorCode
+from src.users import User
+from src.users import services as users
+from src.users.schemas import email_key
+
+
+def may_log_in(user: User) -> bool:
+    return user.is_active and (user.is_verified or not get_settings().verified_email_required)
+
+
+async def lock_account(session: AsyncSession, user_id: UUID) -> User | None:
+    """The row as it is now; whoever waits for the lock sees what was done meanwhile."""
+    locked = select(User).where(User.id == user_id).with_for_update(key_share=True)
+    return (await session.execute(locked, execution_options={"populate_existing": True})).scalar_one_or_none()
+
+
+async def hash_password(password: str, *, email: str, username: str | None) -> str:
+    """Refused: WEAK_PASSWORD."""
+    known = (email, *email.split("@"), username or "")
+    return await passwords.hash_password(password, known_about_user=known)
+
+
+async def confirm_password(user_id: UUID, typed: str, device: Device) -> tuple[User, str | None]:
+    """The account and its stored hash, if the password is right. No transaction is open while argon2 runs.
+
+    Refused: TOO_MANY_ATTEMPTS, INVALID_CREDENTIALS.
+    """
+    async with transaction() as session:
+        user = await users.get_user(session, user_id)
+        credential = await session.get(Credential, user_id)
+    stored = credential.password_hash if credential else None
+    account = email_key(user.email)
+    async with passwords.turn():
+        # Who has a session here was let in before.
+        await throttle.refuse_exhausted_login(account, device.address, known_there=True)
+        right, _ = await passwords.verify_password(typed, stored)
+        reached = [] if right else await throttle.count_failed_login(account, device.address)
+    if not right:
+        await audit.record_alone(
+            "password.not_confirmed",
+            target=("user", user_id),
+            after={"limits_reached": reached} if reached else None,
+        )
+        raise BusinessException(ErrorCode.INVALID_CREDENTIALS)
+    return user, stored
+
+
+async def refuse_changed_password(session: AsyncSession, user_id: UUID, stored: str | None) -> Credential:
+    """Locked. Refused: CONFLICTING_WRITE, when it is not what `confirm_password` found."""
+    current = await session.get(Credential, user_id, with_for_update=True)
+    if current is None or current.password_hash != stored:
+        # Somebody changed it since it was checked: the old password decides nothing any more.
+        raise BusinessException(ErrorCode.CONFLICTING_WRITE)
+    return current
+
+
+async def revoke_sessions(session: AsyncSession, user_id: UUID) -> None:
+    await session.execute(
+        update(AuthSession)
+        .where(col(AuthSession.user_id) == user_id, col(AuthSession.revoked_at).is_(None))
+        .values(revoked_at=datetime.now(UTC))
+    )
+
+
+async def end_sessions(session: AsyncSession, user_id: UUID) -> None:
+    # The account first: a log-in holds its lock until the new session can be seen, and revoked.
+    await users.end_all_tokens(session, user_id)
+    await revoke_sessions(session, user_id)

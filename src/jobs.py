@@ -1,0 +1,68 @@
+"""What is done outside of requests: the outbox's handlers, and what is swept from time to time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from loguru import logger
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from src.auth import services as auth
+from src.auth.services import one_time, sessions
+from src.auth.services.addresses import ADDRESS_CHANGE_REQUESTED, VERIFICATION_REQUESTED
+from src.auth.services.recovery import PASSWORD_FORGOTTEN
+from src.idempotency import services as idempotency
+from src.mail import services as mail
+from src.outbox import services as outbox
+from src.outbox.services import Handlers
+from src.shared.database import DATABASE_ERRORS, transaction
+
+HANDLERS: Final[Handlers] = {
+    mail.KIND: mail.deliver,
+    PASSWORD_FORGOTTEN: auth.send_reset,
+    VERIFICATION_REQUESTED: auth.send_verification,
+    ADDRESS_CHANGE_REQUESTED: auth.offer_new_address,
+}
+
+SWEEPS: Final[Mapping[str, Callable[[AsyncSession], Awaitable[int]]]] = {
+    "idempotency records": idempotency.sweep,
+    "delivered events": outbox.sweep,
+    "ended sessions": sessions.sweep,
+    "one-time tokens": one_time.sweep,
+}
+_SWEPT_FIRST_AFTER_SECONDS: Final = 60
+_SWEPT_EVERY_SECONDS: Final = 3600
+
+
+@asynccontextmanager
+async def working() -> AsyncIterator[None]:
+    """While the block runs, events are delivered and what is old is swept."""
+    tasks = [asyncio.create_task(outbox.dispatch(HANDLERS)), asyncio.create_task(_keep_sweeping())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _keep_sweeping() -> None:
+    await asyncio.sleep(_SWEPT_FIRST_AFTER_SECONDS)
+    while True:
+        await sweep()
+        await asyncio.sleep(_SWEPT_EVERY_SECONDS)
+
+
+async def sweep() -> None:
+    for what, forget in SWEEPS.items():
+        try:
+            async with transaction() as session:
+                count = await forget(session)
+        except DATABASE_ERRORS as error:
+            logger.bind(what=what, error=type(error).__name__).warning("Could not sweep now")
+        else:
+            if count:
+                logger.bind(what=what, count=count).info("Swept")

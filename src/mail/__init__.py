@@ -1,0 +1,1 @@
+"""Mails: rendered when they are written, sent after COMMIT."""

@@ -1,0 +1,1 @@
+"""Effects outside the database: written down in the transaction of the change, carried out after its COMMIT."""

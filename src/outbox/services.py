@@ -1,0 +1,181 @@
+"""Writing events down, and delivering them: at least once, in order for each aggregate."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from loguru import logger
+from sqlalchemy import ColumnElement, and_, delete, exists, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+from sqlmodel import col, select
+
+from src.config import get_settings
+from src.mixins import utc_now
+from src.outbox.models import OutboxEvent
+from src.shared.database import DATABASE_ERRORS, transaction
+from src.shared.endings import after_commit
+from src.shared.keys import seal, unseal
+from src.shared.types import new_id
+
+_PURPOSE = "outbox"
+_AT_ONCE = 16
+_KEPT_FOR = timedelta(days=1)
+
+Payload = Mapping[str, str | int | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a handler gets. It may get the same one twice: `id` tells."""
+
+    id: UUID
+    kind: str
+    aggregate: str
+    payload: Payload
+    attempt: int
+
+
+Handler = Callable[[Event], Awaitable[None]]
+Handlers = Mapping[str, Handler]
+
+_wake_ups: set[asyncio.Event] = set()
+
+
+async def publish(session: AsyncSession, kind: str, *, aggregate: str, payload: Payload) -> UUID:
+    """The event's id. It exists if, and only if, the session's transaction is committed; what it says is sealed, since
+    a table is read by many."""
+    event = OutboxEvent(
+        id=new_id(), kind=kind, aggregate=aggregate, payload=seal(_PURPOSE, json.dumps(payload).encode())
+    )
+    session.add(event)
+    await session.flush()
+    after_commit(session, wake)
+    return event.id
+
+
+def wake() -> None:
+    """The dispatchers of this process look at once."""
+    for waiting in _wake_ups:
+        waiting.set()
+
+
+async def dispatch(handlers: Handlers) -> None:
+    """Deliver until cancelled. What is under way then is delivered again when its lease is over."""
+    woken = asyncio.Event()
+    _wake_ups.add(woken)
+    try:
+        while True:
+            woken.clear()
+            try:
+                busy = await deliver_waiting(handlers)
+            except DATABASE_ERRORS as error:
+                logger.bind(error=type(error).__name__).warning("The outbox cannot be read now")
+                busy = False
+            if not busy:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(woken.wait(), get_settings().outbox.poll_seconds)
+    finally:
+        _wake_ups.discard(woken)
+
+
+async def deliver_waiting(handlers: Handlers) -> bool:
+    """One batch; whether there was anything."""
+    async with transaction() as session:
+        # Without a lock: most looks find nothing, and on SQLite a lock keeps writers waiting.
+        if (await session.execute(select(OutboxEvent.id).where(*_available()).limit(1))).first() is None:
+            return False
+    claimed = await _claim()
+    await asyncio.gather(*(_deliver(row, handlers.get(row.kind, _unknown)) for row in claimed))
+    return bool(claimed)
+
+
+def _available() -> tuple[ColumnElement[bool], ...]:
+    earlier = aliased(OutboxEvent)
+    first_of_its_aggregate = ~exists().where(
+        col(earlier.aggregate) == OutboxEvent.aggregate,
+        col(earlier.position) < col(OutboxEvent.position),
+        col(earlier.delivered_at).is_(None),
+        col(earlier.dead_at).is_(None),
+    )
+    return (
+        col(OutboxEvent.delivered_at).is_(None),
+        col(OutboxEvent.dead_at).is_(None),
+        col(OutboxEvent.available_at) <= utc_now(),
+        first_of_its_aggregate,
+    )
+
+
+async def _claim() -> Sequence[OutboxEvent]:
+    lease = timedelta(seconds=get_settings().outbox.lease_seconds)
+    async with transaction() as session:
+        found = (
+            select(OutboxEvent)
+            .where(*_available())
+            .order_by(col(OutboxEvent.available_at), col(OutboxEvent.position))
+            .limit(_AT_ONCE)
+            .with_for_update(skip_locked=True)
+        )
+        rows = (await session.execute(found)).scalars().all()
+        for row in rows:
+            row.available_at = utc_now() + lease
+            row.attempts += 1
+        return rows
+
+
+async def _deliver(row: OutboxEvent, handler: Handler) -> None:
+    try:
+        event = Event(row.id, row.kind, row.aggregate, json.loads(unseal(_PURPOSE, row.payload)), row.attempts)
+        # Well before somebody else takes it up.
+        async with asyncio.timeout(get_settings().outbox.lease_seconds / 2):
+            await handler(event)
+    except Exception as error:  # noqa: BLE001 - a handler's, of whatever kind: it is tried again
+        await _failed(row, error)
+    else:
+        await _note(row, {"delivered_at": utc_now()})
+
+
+async def _unknown(event: Event) -> None:
+    raise LookupError(f"No handler for {event.kind}: of a newer version, perhaps")
+
+
+async def _failed(row: OutboxEvent, error: Exception) -> None:
+    settings = get_settings().outbox
+    dead = row.attempts >= settings.max_attempts
+    logger.bind(event_id=str(row.id), kind=row.kind, attempt=row.attempts, error=type(error).__name__).log(
+        "ERROR" if dead else "WARNING", "An event could not be delivered" + (", and is given up" if dead else "")
+    )
+    longest = min(settings.max_delay_seconds, settings.first_delay_seconds * 2 ** (row.attempts - 1))
+    # Full jitter: those that failed together do not come back together.
+    pause = timedelta(seconds=random.uniform(0, longest))  # noqa: S311 - no secret
+    when = {"dead_at": utc_now()} if dead else {"available_at": utc_now() + pause}
+    await _note(row, {"last_error": type(error).__name__[:255], **when})
+
+
+async def _note(row: OutboxEvent, values: Mapping[str, object]) -> None:
+    """Unless its lease was over, and somebody else has taken it up since."""
+    try:
+        async with transaction() as session:
+            await session.execute(
+                update(OutboxEvent)
+                .where(and_(col(OutboxEvent.id) == row.id, col(OutboxEvent.attempts) == row.attempts))
+                .values(**values),
+                execution_options={"synchronize_session": False},
+            )
+    except DATABASE_ERRORS as error:
+        # It is delivered again when its lease is over: at least once.
+        logger.bind(event_id=str(row.id), error=type(error).__name__).warning("A delivery could not be noted")
+
+
+async def sweep(session: AsyncSession) -> int:
+    """Forget what was delivered more than a day ago; how many there were. What is dead stays."""
+    old = utc_now() - _KEPT_FOR
+    swept = await session.execute(
+        delete(OutboxEvent).where(col(OutboxEvent.delivered_at) < old).returning(col(OutboxEvent.id))
+    )
+    return len(swept.all())
