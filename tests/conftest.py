@@ -12,6 +12,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from tests.support.mail import Mailbox, running_mail_server
 from tests.support.postgres import SERVER_VARIABLE as TEST_DB_URL
 from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
 from tests.support.server import Server, run_command, running_server, shortcuts
@@ -25,6 +26,7 @@ PATIENT = {
     "AUTH__LOGINS_PER_ADDRESS": "1000000",
     "AUTH__LOGIN_FAILURES_PER_ADDRESS": "1000000",
     "AUTH__REGISTRATIONS_PER_ADDRESS": "1000000",
+    "AUTH__MAIL_REQUESTS_PER_ADDRESS": "1000000",
 }
 
 
@@ -52,7 +54,9 @@ def _take_over_the_shell() -> None:
     ):
         if os.environ.get(ours, "").startswith(schemes):
             os.environ.setdefault(name, os.environ[ours])
-    for name in [name for name in os.environ if re.match(r"(?i)(app|db|cache|auth|http|mail|outbox|log|retry)__", name)]:
+    for name in [
+        name for name in os.environ if re.match(r"(?i)(app|db|cache|auth|http|mail|outbox|log|retry)__", name)
+    ]:
         del os.environ[name]
     os.environ.update(shortcuts())
 
@@ -80,7 +84,14 @@ class _Running:
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Kind], _Running]]:
+def mailbox() -> Iterator[Mailbox]:
+    """Where the mails of `server` arrive."""
+    with running_mail_server() as box:
+        yield box
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iterator[Callable[[Kind], _Running]]:
     """The services of this process, one a database: started by the first test that asks, and kept for all others.
 
     Not a fixture a kind: pytest would stop one service and start the other with each file.
@@ -94,7 +105,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Kind
             # SQLite goes with the cache in memory, PostgreSQL with Valkey: what `make run` and what production has.
             cache_url = "memory://" if kind == "sqlite" else servers.enter_context(running_valkey())
             # Another server on the same Valkey has keys of its own.
-            env = {"DB__URL": url, "CACHE__URL": cache_url, "CACHE__NAMESPACE": f"test-{uuid4().hex[:12]}", **PATIENT}
+            env = {
+                "DB__URL": url,
+                "CACHE__URL": cache_url,
+                "CACHE__NAMESPACE": f"test-{uuid4().hex[:12]}",
+                "MAIL__URL": mailbox.url,
+                **PATIENT,
+            }
             email = f"admin-{uuid4().hex}@example.com"
             folder = tmp_path_factory.mktemp("admin")
             made = run_command("create-admin", "--email", email, env=env, cwd=folder, stdin=f"{PASSWORD}\n")

@@ -278,7 +278,7 @@ async def test_a_process_remembers_so_many_and_no_more(token: str, monkeypatch: 
         claims = (await dependencies._caller(session, token)).claims
 
     for _ in range(5):
-        await grants(make_access_token(claims.user_id, claims.session_id, claims.auth_epoch))
+        await grants(make_access_token(claims.user_id, claims.session_id, claims.auth_epoch, key_id=claims.key_id))
 
     assert len(principals._remembered()._held) == 2
 

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from sqlmodel import col
 
 from src.auth.models import AuthSession, RefreshToken
-from src.auth.tokens import hash_refresh_token
+from src.auth.tokens import hash_opaque_token
 from src.shared.errors import ErrorCode
 from src.shared.types import new_id
 from tests.auth.conftest import OpenSession, Session
@@ -76,7 +76,7 @@ def test_a_used_token_is_reuse_when_the_grace_is_over(open_session: OpenSession,
     execute(
         database_url,
         update(RefreshToken)
-        .where(col(RefreshToken.token_hash) == hash_refresh_token(session.refresh_token))
+        .where(col(RefreshToken.token_hash) == hash_opaque_token(session.refresh_token))
         .values(used_at=used_long_ago),
     )
 
@@ -105,7 +105,7 @@ def test_an_expired_refresh_token_is_not_valid_and_no_theft(open_session: OpenSe
     execute(
         database_url,
         update(RefreshToken)
-        .where(col(RefreshToken.token_hash) == hash_refresh_token(session.refresh_token))
+        .where(col(RefreshToken.token_hash) == hash_opaque_token(session.refresh_token))
         .values(expires_at=datetime.now(UTC)),
     )
 

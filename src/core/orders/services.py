@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from src.audit import services as audit
 from src.core.orders.models import Order, OrderLine, OrderStatus, new_order_number
 from src.core.orders.schemas import (
     OrderFilters,
@@ -146,6 +147,9 @@ async def cancel_order(session: AsyncSession, order_id: UUID, *, visible_to: UUI
     _move(order, OrderStatus.CANCELLED)
     lines = await _lines(session, order_id)
     await products.release_stock(session, [products.StockLine(line.product_id, line.quantity) for line in lines])
+    if visible_to is None:
+        # By somebody who may do it to anybody's.
+        await audit.record(session, "order.cancelled", target=("order", order_id))
     return _letter(order, lines)
 
 

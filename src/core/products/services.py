@@ -24,6 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from src.audit import services as audit
+from src.audit.services import Facts
 from src.core.products.models import MovementKind, Product, ProductStatus, StockMovement
 from src.core.products.schemas import (
     MAX_STOCK,
@@ -118,7 +120,26 @@ async def create_product(session: AsyncSession, request: CreateProductRequest, *
                 actor_id=actor_id,
             )
         )
+    await audit.record(
+        session,
+        "product.created",
+        target=("product", product.id),
+        after={**_facts(product), "stock": request.stock},
+        actor_id=actor_id,
+    )
     return product
+
+
+def _facts(product: Product) -> Facts:
+    """What the audit log keeps of a product."""
+    return {
+        "sku": product.sku,
+        "name": product.name,
+        "description": product.description,
+        "price_minor": product.price_minor,
+        "currency": product.currency,
+        "status": product.status.value,
+    }
 
 
 async def update_product(
@@ -126,6 +147,9 @@ async def update_product(
 ) -> Product:
     """Refused: PRODUCT_NOT_FOUND, VERSION_MISMATCH when somebody else's edit came first."""
     values = {name: value for name, value in changes.model_dump(exclude_unset=True).items() if value is not None}
+    locked = select(Product).where(Product.id == product_id).with_for_update(key_share=True)
+    stored = (await session.execute(locked)).scalar_one_or_none()
+    before = None if stored is None else _facts(stored)
     edit = (
         update(Product)
         .where(col(Product.id) == product_id)
@@ -138,6 +162,8 @@ async def update_product(
     if edited is None:
         current = await get_product(session, product_id, drafts=True)
         raise BusinessException(ErrorCode.VERSION_MISMATCH, data={"version": current.version})
+    was, is_now = audit.changes(before or {}, _facts(edited))
+    await audit.record(session, "product.updated", target=("product", product_id), before=was, after=is_now)
     return edited
 
 
@@ -171,6 +197,14 @@ async def adjust_stock(
             reason=request.reason,
             actor_id=actor_id,
         )
+    )
+    await audit.record(
+        session,
+        "stock.adjusted",
+        target=("product", product_id),
+        before={"on_hand": product.on_hand - request.delta},
+        after={"on_hand": product.on_hand, "reason": request.reason},
+        actor_id=actor_id,
     )
     return product
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from src.config import DatabaseSettings, Settings
 from src.shared import database
+from src.shared.endings import EndingSession
 from src.shared.lane import LaneSession, versions
 
 
@@ -44,12 +45,12 @@ def test_strange_libraries_turn_it_off_with_one_warning(
     tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, name: str, value: object
 ) -> None:
     monkeypatch.setattr(versions, name, value)
-    assert [kind_of_session(tmp_path) for _ in range(3)] == [AsyncSession] * 3
+    assert [kind_of_session(tmp_path) for _ in range(3)] == [EndingSession] * 3
     assert len(said) == 1
     assert "data lane is off" in said[0]
 
 
 @pytest.mark.parametrize("setting", ["data_lane", "prepared_statements"])
 def test_settings_turn_it_off(tmp_path: Path, said: list[str], setting: str) -> None:
-    assert kind_of_session(tmp_path, **{setting: False}) is AsyncSession
+    assert kind_of_session(tmp_path, **{setting: False}) is EndingSession
     assert said == []
