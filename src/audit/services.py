@@ -3,7 +3,7 @@
 import hmac
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -194,28 +194,31 @@ class Verdict:
 async def verify(session: AsyncSession, *, once_head: str | None = None) -> Verdict:
     """Read the log from its beginning, and say where it is not what we wrote; `once_head` is `entries:head` of an
     earlier verdict."""
+    head = (await session.execute(select(AuditHead.seq, AuditHead.digest).where(AuditHead.id == 1))).one_or_none()
+    # Entries that are written while we read come after the head that we have read.
+    expected = {(0, "")} if head is None else {(head[0], head[1])}
+    if once_head is not None:
+        number, _, once_digest = once_head.partition(":")
+        expected.add((int(number) if number.isdecimal() else -1, once_digest))
     seq, digest = 0, ""
-    missing = once_head
-    while True:
-        query = select(AuditEntry).where(AuditEntry.seq > seq).order_by(col(AuditEntry.seq)).limit(_READ_AT_ONCE)
-        rows = (await session.execute(query)).scalars().all()
-        session.expunge_all()
-        if not rows:
-            break
+    expected.discard((seq, digest))
+    while rows := await _read(session, seq):
         for row in rows:
             if row.seq != seq + 1:
                 return Verdict(seq, digest, f"entry {seq + 1} is missing")
             if not _is_ours(row, digest):
                 return Verdict(seq, digest, f"entry {row.seq} is not what was written, or what stood before it is not")
             seq, digest = row.seq, row.digest
-            if missing == f"{seq}:{digest}":
-                missing = None
-    if missing is not None:
-        return Verdict(seq, digest, f"{missing} was an entry once, and is none of these")
-    head = (await session.execute(select(AuditHead).where(AuditHead.id == 1))).scalar_one_or_none()
-    if head is None or (head.seq, head.digest) != (seq, digest):
-        return Verdict(seq, digest, f"the log ends with entry {seq}, and was longer")
-    return Verdict(seq, digest, None)
+            expected.discard((seq, digest))
+    missing = min(expected, default=None)
+    return Verdict(seq, digest, None if missing is None else f"it had an entry {missing[0]} that is none of these")
+
+
+async def _read(session: AsyncSession, after: int) -> Sequence[AuditEntry]:
+    query = select(AuditEntry).where(AuditEntry.seq > after).order_by(col(AuditEntry.seq)).limit(_READ_AT_ONCE)
+    rows = (await session.execute(query)).scalars().all()
+    session.expunge_all()
+    return rows
 
 
 def _is_ours(row: AuditEntry, before: str) -> bool:

@@ -139,7 +139,7 @@ def write_docs() -> None:
 @cli.command()
 def create_admin(email: Annotated[str, typer.Option(help="E-mail address of the account")]) -> None:
     """Create an administrator. The password is asked for, or is the first line of standard input."""
-    use_settings(load_settings())
+    use_settings(with_secret(load_settings()))
     if sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
@@ -165,7 +165,7 @@ def set_roles(
     ] = None,
 ) -> None:
     """Replace the roles of an account. What it loses it has lost everywhere when the command ends."""
-    use_settings(load_settings())
+    use_settings(with_secret(load_settings()))
 
     async def replace() -> None:
         async with transaction() as session:
@@ -179,7 +179,7 @@ def set_roles(
 @cli.command()
 def deactivate(email: Annotated[str, typer.Option(help="E-mail address of the account")]) -> None:
     """Disable an account and end its sessions. Nothing accepts them any more when the command ends."""
-    use_settings(load_settings())
+    use_settings(with_secret(load_settings()))
 
     async def disable() -> None:
         async with transaction() as session:
@@ -197,7 +197,7 @@ def rotate_keys(
     ] = False,
 ) -> None:
     """Sign access tokens with a new key; those before run out, or with --at-once are void when the command ends."""
-    use_settings(load_settings())
+    use_settings(with_secret(load_settings()))
     key_id: list[str] = []
 
     async def rotate() -> None:
@@ -231,7 +231,7 @@ def verify_audit(
     ] = "",
 ) -> None:
     """Read the audit log from its beginning: exit code 1 where an entry was changed, taken out or cut off."""
-    use_settings(load_settings())
+    use_settings(with_secret(load_settings()))
     verdict: list[Verdict] = []
 
     async def verify() -> None:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from src.config import get_settings
+from src.config import ConfigurationError, get_settings, setting_name
 
 _NONCE_BYTES = 12
 
@@ -19,8 +19,14 @@ class UnsealableError(Exception):
 
 
 def keys_for(purpose: str) -> tuple[bytes, ...]:
-    """Of 32 bytes: the current one, then those of AUTH__PREVIOUS_SECRETS, which only read."""
+    """Of 32 bytes: the current one, then those of AUTH__PREVIOUS_SECRETS, which only read.
+
+    Raises:
+        ConfigurationError: nothing is ever signed or sealed with the key of an empty secret.
+    """
     auth = get_settings().auth
+    if not auth.secret.get_secret_value():
+        raise ConfigurationError([f"{setting_name('auth', 'secret')}: missing"])
     secrets = (auth.secret, *auth.previous_secrets)
     return tuple(_derive(secret.get_secret_value(), purpose) for secret in secrets)
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlmodel import col
 
-from src.auth.models import OneTimeToken
+from src.auth.models import OneTimeToken, Purpose
 from src.auth.tokens import hash_opaque_token
 from src.shared.errors import ErrorCode
 from tests.auth.conftest import LOGIN, OpenSession, Session
@@ -142,9 +142,9 @@ def test_a_code_lives_an_hour_at_most(
 ) -> None:
     code = code_for(path, open_session(), mailbox, ask)
 
-    its = select(OneTimeToken.created_at, OneTimeToken.expires_at)
-    ((made, ends),) = execute(database_url, its.where(col(OneTimeToken.token_hash) == hash_opaque_token(code)))
-    assert (ends - made).total_seconds() <= 3600
+    its = select(col(OneTimeToken.created_at), col(OneTimeToken.expires_at))
+    (row,) = execute(database_url, its.where(col(OneTimeToken.token_hash) == hash_opaque_token(code)))
+    assert (row[1] - row[0]).total_seconds() <= 3600
 
 
 @pytest.mark.parametrize("path", ABOUT)
@@ -246,7 +246,7 @@ def test_an_address_that_is_taken_is_warned_and_nobody_else_learns_it(
     free, taken = request_move(session, address()), request_move(session, other.email)
 
     assert told(free) == told(taken)
-    assert "has an account" in mailbox.wait_for(other.email, about="has an account").text + "has an account"
+    mailbox.wait_for(other.email, about="has an account")
     assert mailbox.mails_to(other.email, about=ABOUT[CONFIRM]) == []
 
 
