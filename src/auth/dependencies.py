@@ -35,11 +35,17 @@ class _Bearer(OAuth2PasswordBearer):
 
 
 def _token(scope: Scope) -> str | None:
+    """Of two that are given none counts: whoever stands in between may have believed the other."""
+    found: bytes | None = None
     for name, value in scope["headers"]:
         if name == b"authorization":
-            scheme, _, token = value.partition(b" ")
-            return str(token, "latin-1").strip() if scheme.lower() == b"bearer" else None
-    return None
+            if found is not None:
+                return ""
+            found = value
+    if found is None:
+        return None
+    scheme, _, token = found.partition(b" ")
+    return str(token, "latin-1").strip(" ") if scheme.lower() == b"bearer" else None
 
 
 _bearer = reads_scope(_token)(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -86,10 +86,11 @@ class Mailbox:
 
 
 @contextmanager
-def running_mail_server() -> Iterator[Mailbox]:
-    with reserved_port() as port:
-        mailbox = Mailbox(port)
-        controller = Controller(mailbox, hostname="127.0.0.1", port=port, enable_SMTPUTF8=True)
+def running_mail_server(port: int | None = None) -> Iterator[Mailbox]:
+    """On the given port of 127.0.0.1, or on one that is free."""
+    with reserved_port() if port is None else nullcontext(port) as own:
+        mailbox = Mailbox(own)
+        controller = Controller(mailbox, hostname="127.0.0.1", port=own, enable_SMTPUTF8=True)
         controller.start()
         try:
             yield mailbox

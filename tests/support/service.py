@@ -1,5 +1,7 @@
 """A service of a test's own, on a database of its own: with settings that others must not have, or to be stopped."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ import httpx2
 from tests.conftest import PASSWORD, PATIENT
 from tests.support.answers import bearer, data_of
 from tests.support.postgres import Kind, drop_database, fresh_database
-from tests.support.server import Server, run_command, running_server
+from tests.support.server import STOP_SECONDS, Server, child_environment, run_command, running_server
 
 ADMIN = "admin@example.com"
 
@@ -40,6 +42,26 @@ class Place:
             httpx2.Client(base_url=server.url, timeout=20, verify=False) as client,
         ):
             yield Service(server, client)
+
+    @contextmanager
+    def worker(self, **env: str) -> Iterator[None]:
+        """`python -m src worker` until the block ends; it must then stop by itself."""
+        with (self.folder / "worker.log").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "src", "worker"],
+                cwd=self.folder,
+                env=child_environment(self.env | env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield
+            process.terminate()
+            assert process.wait(STOP_SECONDS) == 0, (self.folder / "worker.log").read_text()
+        finally:
+            process.kill()
+            process.wait()
 
 
 @dataclass(frozen=True)

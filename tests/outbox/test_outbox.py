@@ -1,0 +1,168 @@
+"""The outbox, by what it is for: a mail goes out if, and only if, what it speaks of was committed."""
+
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlmodel import col
+
+from src.outbox.models import OutboxEvent
+from src.shared.errors import ErrorCode
+from tests.conftest import PASSWORD
+from tests.support.answers import at_once, data_of, refused
+from tests.support.mail import Mailbox, running_mail_server
+from tests.support.ports import reserved_port
+from tests.support.postgres import Kind
+from tests.support.service import Place, own_place
+from tests.support.tables import execute
+from tests.support.waiting import eventually
+
+QUICK = {"OUTBOX__FIRST_DELAY_SECONDS": "0.02", "OUTBOX__POLL_SECONDS": "0.05"}
+WAITING = (col(OutboxEvent.delivered_at).is_(None), col(OutboxEvent.dead_at).is_(None))
+
+
+@pytest.fixture
+def box() -> Iterator[Mailbox]:
+    with running_mail_server() as box:
+        yield box
+
+
+@pytest.fixture
+def place(database_kind: Kind, box: Mailbox) -> Iterator[Place]:
+    with own_place(database_kind, MAIL__URL=box.url, **QUICK) as place:
+        yield place
+
+
+def count(place: Place, *which: object) -> int:
+    return int(execute(place.database_url, select(func.count()).select_from(OutboxEvent).where(*which))[0][0])  # type: ignore[arg-type] # conditions
+
+
+def test_a_mail_that_the_server_does_not_take_is_sent_again(place: Place, box: Mailbox) -> None:
+    box.refusals += ["451 later", "451 later", "452 full"]
+
+    with place.service() as service:
+        email = service.register()
+        box.wait_for(email)
+
+    assert len(box.mails_to(email)) == 1
+    told = select(col(OutboxEvent.attempts), col(OutboxEvent.last_error))
+    assert [tuple(row) for row in execute(place.database_url, told)] == [(4, "SMTPDataError")]
+
+
+def test_a_refused_registration_sends_nothing(place: Place, box: Mailbox) -> None:
+    with place.service() as service:
+        email = service.register()
+        again = {"email": email, "password": PASSWORD}
+        refused(service.post("auth/register", again), ErrorCode.EMAIL_TAKEN)
+        later = service.register()
+        box.wait_for(later)
+
+    assert len(box.mails_to(email)) == 1
+
+
+async def test_what_was_acknowledged_is_sent_though_the_process_died(place: Place, box: Mailbox) -> None:
+    # Nobody delivers before it dies.
+    with place.service(OUTBOX__DISPATCH="false") as service:
+        email = service.register()
+        assert service.server.end(signal.SIGKILL) == -signal.SIGKILL
+    assert box.arrived == []
+
+    with place.service():
+        box.wait_for(email)
+
+    assert len(box.mails_to(email)) == 1
+
+
+async def test_what_died_while_it_was_sent_is_sent_again_when_its_lease_is_over(place: Place, box: Mailbox) -> None:
+    with place.service(OUTBOX__DISPATCH="false") as service:
+        email = service.register()
+    taken_up = update(OutboxEvent).values(attempts=1, available_at=datetime.now(UTC) + timedelta(seconds=60))
+    execute(place.database_url, taken_up)
+
+    with place.service() as service:
+        other = service.register()
+        box.wait_for(other)
+        assert box.mails_to(email) == []  # somebody may be at it
+        execute(
+            place.database_url,
+            update(OutboxEvent).where(*WAITING).values(available_at=datetime.now(UTC)),
+        )
+        box.wait_for(email)
+
+
+async def test_what_cannot_be_delivered_is_given_up_and_kept(place: Place, box: Mailbox) -> None:
+    box.refusals += ["550 nobody here"] * 3
+
+    with place.service(OUTBOX__MAX_ATTEMPTS="3") as service:
+        email = service.register()
+
+        async def is_dead() -> bool:
+            return count(place, col(OutboxEvent.dead_at).is_not(None)) == 1
+
+        await eventually(is_dead)
+        # It does not keep others of the same address waiting.
+        data_of(service.post("auth/password/forgot", {"email": email}), 202)
+        box.wait_for(email, about="new password")
+        output = service.server.output()
+
+    assert "given up" in output
+    assert email not in output
+
+
+def test_each_mail_is_sent_once_whoever_sends(place: Place, box: Mailbox, database_kind: Kind) -> None:
+    if database_kind == "sqlite":
+        pytest.skip("one process at a time")
+    with place.service() as here, place.service() as there:
+        registered = at_once([partial(service.register) for service in (here, there) for _ in range(12)])
+        for email in registered:
+            box.wait_for(email)
+
+    assert [len(box.mails_to(email)) for email in registered] == [1] * 24
+    assert count(place, *WAITING) == 0
+
+
+def test_mails_to_one_address_come_in_order(place: Place, box: Mailbox) -> None:
+    box.refusals += ["451 later"] * 2
+
+    with place.service() as service:
+        email = service.register()
+        for number in range(1, 4):
+            data_of(service.post("auth/password/forgot", {"email": email}), 202)
+            box.wait_for(email, about="new password", number=number)
+
+    assert [mail.subject.split()[0] for mail in box.mails_to(email)] == ["Confirm", "A", "A", "A"]
+
+
+def test_a_worker_delivers_where_the_service_does_not(place: Place, box: Mailbox) -> None:
+    with place.service(OUTBOX__DISPATCH="false") as service:
+        email = service.register()
+        assert box.arrived == []
+        with place.worker():
+            box.wait_for(email)
+
+
+def test_what_waits_is_sealed(place: Place, box: Mailbox) -> None:
+    with place.service(OUTBOX__DISPATCH="false") as service:
+        email = service.register()
+
+    rows = execute(place.database_url, select(OutboxEvent.__table__))  # type: ignore[attr-defined] # each table has one
+    assert len(rows) == 1
+    assert email not in str(rows)
+    assert b"account" not in rows[0]._mapping["payload"]
+    with place.service():
+        box.wait_for(email)
+
+
+def test_the_mail_server_may_be_away(database_kind: Kind) -> None:
+    with (
+        reserved_port() as port,
+        own_place(database_kind, MAIL__URL=f"smtp://127.0.0.1:{port}", **QUICK) as place,
+        place.service() as service,
+    ):
+        email = service.register()
+        service.log_in(email)
+        with running_mail_server(port) as box:
+            box.wait_for(email)
