@@ -109,6 +109,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_one_time_tokens")),
     )
     with op.batch_alter_table("one_time_tokens", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_one_time_tokens_email"), ["email"], unique=False)
         batch_op.create_index("ix_one_time_tokens_user_id_purpose", ["user_id", "purpose"], unique=False)
 
     op.execute("INSERT INTO audit_head (id, seq, digest) VALUES (1, 0, '')")
@@ -137,6 +138,7 @@ def _guard_audit_log() -> None:
 def downgrade() -> None:
     with op.batch_alter_table("one_time_tokens", schema=None) as batch_op:
         batch_op.drop_index("ix_one_time_tokens_user_id_purpose")
+        batch_op.drop_index(batch_op.f("ix_one_time_tokens_email"))
 
     op.drop_table("one_time_tokens")
     op.drop_table("signing_keys")

@@ -71,7 +71,7 @@ class OneTimeToken(SQLModel, table=True):
             values_callable=lambda kinds: [kind.value for kind in kinds],
         )
     )
-    email: str = Field(max_length=320)
+    email: str = Field(max_length=320, index=True)
     """Where it was sent."""
     created_at: datetime = Field(default_factory=utc_now)
     expires_at: datetime

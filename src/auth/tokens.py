@@ -84,9 +84,10 @@ def _key(key_id: str) -> _Key | None:
     return None
 
 
-def knows_key(key_id: str) -> bool:
-    """Whether it was made under a secret that is in the settings."""
-    return _key(key_id) is not None
+def signs(key_id: str) -> bool:
+    """Whether it was made under the current secret: those of previous ones only read."""
+    name, seal = key_id[:-16], key_id[-16:]
+    return hmac.compare_digest(_seal_of(name, keys_for("access-token")[0]), seal)
 
 
 @lru_cache(maxsize=64)
@@ -117,7 +118,7 @@ def public_key(key_id: str) -> dict[str, str] | None:
 
 
 def make_access_token(user_id: UUID, session_id: UUID, auth_epoch: int, *, key_id: str) -> str:
-    """Under a key that `knows_key`."""
+    """Under a key that `signs`."""
     settings, now, key = get_settings(), int(time()), _key(key_id)
     assert key is not None
     claims = {

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from src.http.compiled import OUTCOME, CompiledRoutes, enter
 from src.http.errors import code_response
 from src.http.middleware import (
+    NO_STORE,
     REQUEST_ID,
     SECURITY_HEADERS,
     CountedBody,
@@ -45,7 +46,7 @@ Direct = Callable[[Scope, Receive, Send, Exchange | None], Awaitable[None]]
 
 _JSON = (b"content-type", b"application/json")
 _HEAD = b"content-length: %d\r\ncontent-type: application/json\r\nx-request-id: %b\r\n" + b"".join(
-    b"%b: %b\r\n" % header for header in SECURITY_HEADERS
+    b"%b: %b\r\n" % header for header in (*SECURITY_HEADERS, NO_STORE)
 )
 
 
@@ -102,7 +103,13 @@ class Front:
             if exchange is not None and exchange.respond(status, _HEAD % (size, own_id.encode()), outcome):
                 return
             limits.deadlines.end(deadline)
-            headers = [(b"content-length", b"%d" % size), _JSON, (b"x-request-id", own_id.encode()), *SECURITY_HEADERS]
+            headers = [
+                (b"content-length", b"%d" % size),
+                _JSON,
+                (b"x-request-id", own_id.encode()),
+                *SECURITY_HEADERS,
+                NO_STORE,
+            ]
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": outcome})
         except asyncio.CancelledError:

@@ -26,13 +26,16 @@ MAX_HEADER_BYTES: Final = 16 * 1024
 REQUEST_ID = "undercroft.request_id"
 _GUARDED = "undercroft.guarded"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_JSON = re.compile(rb"application/(?:\w+\+)?json\b", re.IGNORECASE)
 _UNSENDABLE = re.compile(rb"[\r\n\x00]")
 SECURITY_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 ]
+# Of values, which are somebody's: not of files and pages, which may be kept.
+NO_STORE: Final = (b"cache-control", b"no-store")
 
 
 class Guard:
@@ -110,7 +113,13 @@ class Guarded:
         headers = [(name, value) for name, value in headers if name.lower() != b"x-request-id"]
         headers.append((b"x-request-id", self._request_id.encode()))
         headers.extend(header for header in SECURITY_HEADERS if header[0] not in present)
+        if NO_STORE[0] not in present and any(is_json(header) for header in headers):
+            headers.append(NO_STORE)
         return headers
+
+
+def is_json(header: tuple[bytes, bytes]) -> bool:
+    return header[0].lower() == b"content-type" and _JSON.match(header[1]) is not None
 
 
 def unsendable(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -21,8 +21,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response as RawResponse
 
-from src.config import get_settings
 from src.shared.inline import inline
+from src.shared.keys import keys_for
 from src.shared.types import MAX_INT32
 
 SEAL_BYTES: Final = 16
@@ -70,9 +70,9 @@ def _seal(place: bytes) -> bytes:
     filters = sorted(
         (name, value) for name, value in asked.query_params.multi_items() if name not in ("cursor", "size")
     )
-    secret = get_settings().auth.secret.get_secret_value().encode()
-    key = hmac.digest(secret, b"undercroft/cursor/v1", "sha256")  # one secret, a key of its own for each purpose
-    return hmac.digest(key, json.dumps([asked.url.path, filters]).encode() + place, "sha256")[:SEAL_BYTES]
+    return hmac.digest(keys_for("cursor")[0], json.dumps([asked.url.path, filters]).encode() + place, "sha256")[
+        :SEAL_BYTES
+    ]
 
 
 _BOUNDED: dict[type[AbstractParams], type[AbstractParams]] = {

@@ -25,7 +25,7 @@ def code_of(session: Session, mailbox: Mailbox, path: str, about: str) -> str:
     email = session.account.email
     if path == "email/change":
         email = f"new-{email}"
-        letter = {"new_email": email, "current_password": session.account.password}
+        letter: dict[str, object] = {"new_email": email, "current_password": session.account.password}
         data_of(session.post(path, letter), 202)
     elif path:
         data_of(session.client.post(f"/api/v1/auth/{path}", json={"email": email}), 202)

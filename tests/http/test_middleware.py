@@ -125,7 +125,10 @@ def test_every_answer_carries_its_id_and_the_security_headers(
 def test_a_policy_keeps_foreign_content_out(team: httpx2.Client) -> None:
     page, value = team.get("/docs"), team.get("/value/dict")
 
-    assert value.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert value.headers["content-security-policy"] == (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    assert value.headers["cache-control"] == "no-store"
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "unsafe" not in page.headers["content-security-policy"]
     assert "://" not in page.text.replace("http://www.w3.org", "")

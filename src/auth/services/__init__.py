@@ -22,6 +22,7 @@ from src.auth.services.registration import (
 )
 from src.auth.services.sessions import (
     end_session,
+    end_sessions_of,
     find_account,
     list_sessions,
     log_in,
@@ -41,6 +42,7 @@ __all__ = [
     "delete_own",
     "delete_user",
     "end_session",
+    "end_sessions_of",
     "find_account",
     "forget_password",
     "get_key_set",

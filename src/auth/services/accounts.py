@@ -32,7 +32,7 @@ async def lock_account(session: AsyncSession, user_id: UUID) -> User | None:
 
 async def hash_password(password: str, *, email: str, username: str | None) -> str:
     """Refused: WEAK_PASSWORD."""
-    known = (email, *email.split("@"), username or "")
+    known = (email, *email.split("@"), username or "", get_settings().app.name)
     return await passwords.hash_password(password, known_about_user=known)
 
 

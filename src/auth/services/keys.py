@@ -27,7 +27,7 @@ async def current_key_id(session: AsyncSession) -> str:
         .limit(_LOOKED_AT)
     )
     for key_id in (await session.execute(query)).scalars():
-        if tokens.knows_key(key_id):
+        if tokens.signs(key_id):
             return key_id
     return _add(session)
 

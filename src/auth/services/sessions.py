@@ -222,6 +222,12 @@ async def log_out_everywhere(session: AsyncSession, user_id: UUID) -> None:
     await audit.record(session, "sessions.ended", target=("user", user_id))
 
 
+async def end_sessions_of(session: AsyncSession, user_id: UUID) -> None:
+    """Of somebody else. Refused: USER_NOT_FOUND."""
+    await users.get_user(session, user_id)
+    await log_out_everywhere(session, user_id)
+
+
 async def list_sessions(session: AsyncSession, user_id: UUID, *, current: UUID) -> list[SessionResponse]:
     alive = (
         select(AuthSession)

@@ -92,6 +92,12 @@ async def delete_user(user_id: Id, grants: CurrentGrants, session: SessionDep) -
     await auth.delete_user(session, user_id, held=grants)
 
 
+@router.delete("/users/{user_id}/sessions", dependencies=[Depends(require_permissions("user:update")), Idempotent])
+async def end_sessions(user_id: Id, session: SessionDep) -> None:
+    """Log somebody out everywhere: a device was lost, say."""
+    await auth.end_sessions_of(session, user_id)
+
+
 @router.post(
     "/users/{user_id}/invitation",
     status_code=202,
