@@ -1,7 +1,7 @@
 """What a route can ask of its caller: be logged in, hold permissions, hold roles, own the thing."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
 
@@ -114,7 +114,9 @@ async def current_grants(caller: Annotated[Caller, Depends(_caller)], session: S
     """What the caller holds now."""
     if caller.principal is not None:
         return caller.principal.grants
-    return await users.get_grants(session, caller.claims.user_id)
+    claims = caller.claims
+    grants = await users.get_grants(session, claims.user_id)
+    return replace(grants, holder=claims.user_id, auth_epoch=claims.auth_epoch)
 
 
 async def grants_or_none(session: SessionDep, token: Annotated[str | None, Depends(_bearer)]) -> Grants:

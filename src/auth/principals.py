@@ -5,7 +5,7 @@ Nothing is accepted after its removal was acknowledged: see docs/decisions/0016.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from sys import getrefcount
 from time import time
 from typing import Any, Final
@@ -171,7 +171,7 @@ async def _read(held: _Held, generation: int, expires_at: float) -> Principal | 
         if account is None:
             return None
         user, session_ends_at = account
-        grants = await users.get_grants(session, user.id)
+        grants = replace(await users.get_grants(session, user.id), holder=user.id, auth_epoch=held.claims.auth_epoch)
     key = instance_state(user).key
     principal = Principal(key, _values(user), grants, session_ends_at.timestamp(), generation, expires_at)
     held.principal = principal

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from uuid import UUID
 
 PERMISSIONS = {
     "user:read": "List and read accounts",
@@ -71,6 +72,9 @@ class Grants:
 
     roles: frozenset[str]
     permissions: frozenset[str]
+    holder: UUID | None = None
+    """Whose they are, as long as its `auth_epoch` is this; None of whoever has them by another way, as a command does."""
+    auth_epoch: int = 0
 
     def allow(self, required: str) -> bool:
         return holds(self.permissions, required)

@@ -138,18 +138,23 @@ def _taken(error: IntegrityError) -> ErrorCode:
 async def update_user(
     session: AsyncSession, user_id: UUID, changes: UpdateUserRequest, *, held: Grants
 ) -> UserWithRolesResponse:
-    """Whoever locks somebody out takes all that they hold. Refused: USER_NOT_FOUND, USERNAME_TAKEN, LAST_ADMIN, GRANT_NOT_HELD."""
+    """Nobody reaches over those who hold more: to lock them out takes what they hold, to let them in gives it.
+
+    Refused: USER_NOT_FOUND, USERNAME_TAKEN, LAST_ADMIN, GRANT_NOT_HELD, INVALID_TOKEN.
+    """
     values = changes.model_dump(exclude_unset=True)
     if "username" in values:
         values["username_key"] = None if changes.username is None else username_key(changes.username)
     for flag in ("is_active", "is_verified"):
         if values.get(flag, ...) is None:
             del values[flag]
+    if values.keys() & {"is_active", "is_verified"}:
+        await _queue_up(session, held)
     user = await get_user(session, user_id)
     before = _facts(user)
+    _refuse_reaching_over(await get_grants(session, user_id), held)
     if False in (values.get("is_active"), values.get("is_verified")):
         await _keep_an_admin(session, without=user_id)
-        _refuse_taking(await get_grants(session, user_id), held)
         values["auth_epoch"] = User.auth_epoch + 1
     if values.get("is_verified") and "username" not in values:
         await _grant_wished_username(session, user)
@@ -208,11 +213,12 @@ async def _grant_wished_username(session: AsyncSession, user: User) -> None:
 async def delete_user(session: AsyncSession, user_id: UUID, *, held: Grants) -> None:
     """The row stays, since orders and records point to it; who it was goes.
 
-    Refused: USER_NOT_FOUND, LAST_ADMIN, GRANT_NOT_HELD.
+    Refused: USER_NOT_FOUND, LAST_ADMIN, GRANT_NOT_HELD, INVALID_TOKEN.
     """
+    await _queue_up(session, held)
     await get_user(session, user_id)
+    _refuse_reaching_over(await get_grants(session, user_id), held)
     await _keep_an_admin(session, without=user_id)
-    _refuse_taking(await get_grants(session, user_id), held)
     gone = f"deleted-{user_id}@invalid"
     await session.execute(
         update(User)
@@ -257,10 +263,9 @@ async def set_roles(
 ) -> UserWithRolesResponse:
     """Replace the roles of an account; `held` is what the one who does it holds.
 
-    Refused: USER_NOT_FOUND, ROLE_NOT_FOUND, GRANT_NOT_HELD, LAST_ADMIN.
+    Refused: USER_NOT_FOUND, ROLE_NOT_FOUND, GRANT_NOT_HELD, LAST_ADMIN, INVALID_TOKEN.
     """
-    # Whoever changes roles queues up here, so that two admins cannot remove each other at once.
-    await _lock_admin_role(session)
+    await _queue_up(session, held)
     await get_user(session, user_id)
     before = (await get_grants(session, user_id)).roles
     wanted = await _role_ids(session, roles)
@@ -287,7 +292,7 @@ async def set_roles(
     return await get_user_with_roles(session, user_id)
 
 
-def _refuse_taking(theirs: Grants, held: Grants) -> None:
+def _refuse_reaching_over(theirs: Grants, held: Grants) -> None:
     if lacking := missing(held.permissions, theirs.permissions):
         raise BusinessException(ErrorCode.GRANT_NOT_HELD, data={"missing": lacking})
     _refuse_names(theirs.roles, held)
@@ -315,6 +320,19 @@ async def _link_roles(session: AsyncSession, user_id: UUID, role_ids: Sequence[U
 async def _permissions_of(session: AsyncSession, roles: set[str] | frozenset[str]) -> Sequence[str]:
     query = select(RolePermission.permission).join(Role).where(col(Role.name).in_(roles))
     return (await session.execute(query)).scalars().all()
+
+
+async def _queue_up(session: AsyncSession, held: Grants) -> None:
+    """Whoever changes what somebody may do waits here for those before, so that two admins cannot remove each other at
+    once; and who lost something meanwhile does not act on what they held when their request was let in.
+
+    Before any account is locked: others hold this one when they lock an account.
+    """
+    await _lock_admin_role(session)
+    if held.holder is not None:
+        now = select(User.id).where(User.id == held.holder, col(User.is_active), User.auth_epoch == held.auth_epoch)
+        if (await session.execute(now)).first() is None:
+            raise BusinessException(ErrorCode.INVALID_TOKEN)
 
 
 async def _lock_admin_role(session: AsyncSession) -> UUID:
@@ -345,7 +363,8 @@ async def get_role(session: AsyncSession, role_id: UUID) -> RoleResponse:
 
 
 async def create_role(session: AsyncSession, request: CreateRoleRequest, *, held: Grants) -> RoleResponse:
-    """Refused: PERMISSION_UNKNOWN, GRANT_NOT_HELD, ROLE_NAME_TAKEN."""
+    """Refused: PERMISSION_UNKNOWN, GRANT_NOT_HELD, ROLE_NAME_TAKEN, INVALID_TOKEN."""
+    await _queue_up(session, held)
     permissions = set(request.permissions)
     _refuse_grants(permissions, held)
     _refuse_names([request.name], held)
@@ -364,12 +383,14 @@ async def create_role(session: AsyncSession, request: CreateRoleRequest, *, held
 async def update_role(
     session: AsyncSession, role_id: UUID, changes: UpdateRoleRequest, *, held: Grants
 ) -> RoleResponse:
-    """Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, PERMISSION_UNKNOWN, GRANT_NOT_HELD, ROLE_NAME_TAKEN."""
+    """Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, PERMISSION_UNKNOWN, GRANT_NOT_HELD, ROLE_NAME_TAKEN, INVALID_TOKEN."""
+    await _queue_up(session, held)
     role, before = await _own_role(session, role_id)
     after = before if changes.permissions is None else set(changes.permissions)
     _refuse_grants(before ^ after, held)
     if changes.name not in (None, role.name):
-        _refuse_names([role.name, str(changes.name)], held)
+        # Roles are given by name: under another one it would be given by mistake.
+        _refuse_reaching_over(Grants(frozenset({role.name, str(changes.name)}), frozenset(before)), held)
     was = _role_facts(_role_letter(role, before))
     values = changes.model_dump(exclude_none=True, exclude={"permissions"})
     try:
@@ -395,10 +416,10 @@ def _role_facts(role: RoleResponse) -> Facts:
 
 
 async def delete_role(session: AsyncSession, role_id: UUID, *, held: Grants) -> None:
-    """Its members lose what they had through it. Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, GRANT_NOT_HELD."""
+    """Its members lose what they had through it. Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, GRANT_NOT_HELD, INVALID_TOKEN."""
+    await _queue_up(session, held)
     role, before = await _own_role(session, role_id)
-    _refuse_grants(before, held)
-    _refuse_names([role.name], held)
+    _refuse_reaching_over(Grants(frozenset({role.name}), frozenset(before)), held)
     await _end_tokens_of_members(session, role_id)
     await session.delete(role)
     await audit.record(
@@ -407,8 +428,7 @@ async def delete_role(session: AsyncSession, role_id: UUID, *, held: Grants) -> 
 
 
 async def _own_role(session: AsyncSession, role_id: UUID) -> tuple[Role, set[str]]:
-    """A role that is not the house's, locked: of two changes at once the second must see the first."""
-    await _lock_admin_role(session)
+    """A role that is not the house's."""
     role = await session.get(Role, role_id)
     if role is None:
         raise BusinessException(ErrorCode.ROLE_NOT_FOUND)

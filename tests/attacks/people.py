@@ -1,0 +1,261 @@
+"""People with every kind of right, the things that are asked for, and requests that succeed by the right person."""
+
+import base64
+import hmac
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.conftest import PASSWORD
+from tests.support.answers import bearer, data_of
+from tests.support.mail import Mailbox
+from tests.support.server import Server
+from tests.support.truth import Schema, checks
+
+API = "/api/v1"
+BODIES: Final = ("post", "put", "patch")
+MATRIX: Final[dict[str, dict[str, Any]]] = tomllib.loads(  # Any: TOML
+    Path(__file__).with_name("matrix.toml").read_text(encoding="utf-8")
+)
+
+
+@dataclass(frozen=True)
+class Person:
+    id: str
+    email: str
+    token: str
+    refresh_token: str
+    password: str = PASSWORD
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A request that succeeds by the right person."""
+
+    method: str
+    path: str
+    json: Any = None  # Any: JSON
+    form: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Town:
+    """A running service, its administrator, and whoever and whatever a test wants made in it."""
+
+    def __init__(self, client: httpx2.Client, document: Schema, admin_email: str, mailbox: Mailbox) -> None:
+        self.client, self.document, self.mailbox = client, document, mailbox
+        self.admin = self.log_in(admin_email)
+        self._roles: dict[tuple[str, ...], str] = {}
+        self._actors: dict[str, Person | None] = {}
+
+    def ask(self, whom: Person | None, method: str, path: str, **how: Any) -> httpx2.Response:  # Any: as httpx has it
+        """`whom`: who asks; None is somebody without a token."""
+        headers = {**how.pop("headers", {}), **(bearer(whom.token) if whom else {})}
+        return self.client.request(method, path, headers=headers, **how)
+
+    def send(self, whom: Person | None, sample: Sample) -> httpx2.Response:
+        return self.ask(
+            whom, sample.method, sample.path, json=sample.json, data=sample.form, headers=dict(sample.headers)
+        )
+
+    def operations(self) -> dict[str, Schema]:
+        """By names like `GET /api/v1/users/{user_id}`."""
+        return {
+            f"{method.upper()} {path}": operation
+            for path, item in self.document["paths"].items()
+            for method, operation in item.items()
+        }
+
+    # --- People
+
+    def log_in(self, email: str, password: str = PASSWORD) -> Person:
+        letter = {"email": email, "password": password}
+        opened = data_of(self.client.post(f"{API}/auth/login", json=letter))
+        me = data_of(self.client.get(f"{API}/profile", headers=bearer(opened["access_token"])))
+        return Person(me["id"], email, opened["access_token"], opened["refresh_token"], password)
+
+    def account(self, *roles: str) -> tuple[str, str]:
+        """id and e-mail of somebody new, who has never logged in."""
+        letter = {"email": f"{uuid4().hex}@example.com", "password": PASSWORD, "roles": ["user", *roles]}
+        made = data_of(self.ask(self.admin, "POST", f"{API}/users", json=letter), 201)
+        return made["id"], made["email"]
+
+    def member(self, *roles: str) -> Person:
+        return self.log_in(self.account(*roles)[1])
+
+    def holder(self, *permissions: str) -> Person:
+        """Somebody new who holds these, and a role of these alone."""
+        return self.member(self.role_of(*permissions))
+
+    def role_of(self, *permissions: str) -> str:
+        if permissions not in self._roles:
+            self._roles[permissions] = self.new_role(*permissions)["name"]
+        return self._roles[permissions]
+
+    def new_role(self, *permissions: str, name: str = "") -> dict[str, Any]:  # Any: JSON
+        letter = {"name": name or f"r-{uuid4().hex}", "permissions": list(permissions)}
+        role: dict[str, Any] = data_of(self.ask(self.admin, "POST", f"{API}/roles", json=letter), 201)  # Any: as above
+        return role
+
+    def actor(self, name: str) -> Person | None:
+        """The same for all who ask: do not spend it."""
+        if name not in self._actors:
+            self._actors[name] = self.new_actor(name)
+        return self._actors[name]
+
+    def new_actor(self, name: str) -> Person | None:
+        kind = MATRIX["actors"][name]
+        return self.holder(*kind) if isinstance(kind, list) else _KINDS[name](self)
+
+    # --- Things
+
+    def sample(self, operation: str, owner: Person) -> Sample:
+        """With things made for it alone, which are `owner`'s where they belong to somebody."""
+        told = MATRIX["requests"].get(operation, {})
+        method, _, path = operation.partition(" ")
+        things = _Things(self, owner, told.get("made_by", {}))
+        return Sample(
+            method,
+            path.format_map(things),
+            json=_filled(told.get("json"), things),
+            form=_filled(told.get("form"), things),
+            headers={"Idempotency-Key": uuid4().hex} if told.get("key") else {},
+        )
+
+    def product(self, **differently: object) -> str:
+        letter = {"sku": uuid4().hex, "name": "Storm lamp", "price_minor": 3490, "currency": "EUR", "stock": 10}
+        made = data_of(self.ask(self.admin, "POST", f"{API}/products", json=letter | differently), 201)
+        return str(made["id"])
+
+    def order(self, owner: Person) -> str:
+        letter = {"items": [{"product_id": self.product(), "quantity": 2}]}
+        key = {"Idempotency-Key": uuid4().hex}
+        return str(data_of(self.ask(owner, "POST", f"{API}/orders", json=letter, headers=key), 201)["id"])
+
+    def invited(self) -> tuple[str, str]:
+        """id and e-mail of somebody who has no password yet."""
+        made = data_of(self.ask(self.admin, "POST", f"{API}/users", json={"email": f"{uuid4().hex}@example.com"}), 201)
+        return made["id"], made["email"]
+
+    def address_code(self) -> str:
+        """Of somebody who just registered."""
+        email = f"{uuid4().hex}@example.com"
+        data_of(self.client.post(f"{API}/auth/register", json={"email": email, "password": PASSWORD}), 201)
+        return self.mailbox.wait_for(email).code
+
+    def new_address_code(self) -> str:
+        """Of somebody who wants to move."""
+        mover, email = self.member(), f"{uuid4().hex}@example.com"
+        letter = {"new_email": email, "current_password": PASSWORD}
+        data_of(self.ask(mover, "POST", f"{API}/auth/email/change", json=letter), 202)
+        return self.mailbox.wait_for(email).code
+
+    def session(self, owner: Person) -> tuple[str, Person]:
+        """One more log-in: the session's id, and its owner with the tokens of it."""
+        again = self.log_in(owner.email, owner.password)
+        mine = data_of(self.ask(again, "GET", f"{API}/auth/sessions"))
+        return next(str(session["id"]) for session in mine if session["current"]), again
+
+
+def _forged(town: Town) -> Person:
+    """The administrator's token, right in all but the key."""
+    signed = town.admin.token.rpartition(".")[0]
+    signature = base64.urlsafe_b64encode(hmac.digest(b"another key", signed.encode(), "sha256")).rstrip(b"=").decode()
+    return replace(town.admin, token=f"{signed}.{signature}")
+
+
+def _disabled(town: Town) -> Person:
+    person = town.member()
+    data_of(town.ask(town.admin, "PATCH", f"{API}/users/{person.id}", json={"is_active": False}))
+    return person
+
+
+def _deleted(town: Town) -> Person:
+    person = town.member()
+    data_of(town.ask(town.admin, "DELETE", f"{API}/users/{person.id}"))
+    return person
+
+
+def _logged_out(town: Town) -> Person:
+    person = town.member()
+    data_of(town.client.post(f"{API}/auth/logout", json={"refresh_token": person.refresh_token}))
+    return person
+
+
+_KINDS: dict[str, Callable[[Town], Person | None]] = {
+    "nobody": lambda _: None,
+    "forged": _forged,
+    "disabled": _disabled,
+    "deleted": _deleted,
+    "logged_out": _logged_out,
+    "owner": lambda town: town.member(),
+    "other": lambda town: town.member(),
+    "admin": lambda town: town.member("admin"),
+}
+
+MAKERS: dict[str, Callable[[Town, Person], str]] = {
+    "user_id": lambda town, _: town.account()[0],
+    "invited_id": lambda town, _: town.invited()[0],
+    "password_code": lambda town, _: town.mailbox.wait_for(town.invited()[1]).code,
+    "address_code": lambda town, _: town.address_code(),
+    "new_address_code": lambda town, _: town.new_address_code(),
+    "role_id": lambda town, _: str(town.new_role()["id"]),
+    "role_name": lambda town, _: str(town.new_role()["name"]),
+    "product_id": lambda town, _: town.product(),
+    "order_id": lambda town, owner: town.order(owner),
+    "session_id": lambda town, owner: town.session(owner)[0],
+    "refresh_token": lambda town, owner: town.session(owner)[1].refresh_token,
+    "email": lambda *_: f"{uuid4().hex}@example.com",
+    "owner_email": lambda _, owner: owner.email,
+    "password": lambda *_: PASSWORD,
+    "new_password": lambda *_: f"quarry-{uuid4().hex}",
+    "word": lambda *_: f"w-{uuid4().hex}",
+}
+
+
+class _Things(dict[str, str]):
+    """Each is made when it is first named."""
+
+    def __init__(self, town: Town, owner: Person, made_by: Mapping[str, str]) -> None:
+        super().__init__()
+        self._town, self._owner, self._made_by = town, owner, made_by
+
+    def __missing__(self, name: str) -> str:
+        thing = self[name] = MAKERS[self._made_by.get(name, name)](self._town, self._owner)
+        return thing
+
+
+def _filled(value: Any, things: _Things) -> Any:  # Any: JSON
+    match value:
+        case str():
+            return value.format_map(things)
+        case list():
+            return [_filled(item, things) for item in value]
+        case dict():
+            return {name: _filled(item, things) for name, item in value.items()}
+        case _:
+            return value
+
+
+@contextmanager
+def town_of(server: Server, admin_email: str, mailbox: Mailbox) -> Iterator[Town]:
+    """Each answer in it is held against the document."""
+    # Plain HTTP over loopback: loading certificates would take longer than most tests.
+    with httpx2.Client(base_url=server.url, timeout=15, verify=False) as client:
+        document: Schema = client.get("/openapi.json").raise_for_status().json()
+        client.event_hooks = {"response": [checks(lambda: document)]}
+        yield Town(client, document, admin_email, mailbox)
+
+
+@pytest.fixture(scope="module")
+def town(server: Server, admin_email: str, mailbox: Mailbox) -> Iterator[Town]:
+    """For tests that import it: with people of its own for each of their files."""
+    with town_of(server, admin_email, mailbox) as town:
+        yield town
