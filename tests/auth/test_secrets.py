@@ -12,21 +12,28 @@ from sqlalchemy import text
 from tests.auth.conftest import LOGIN
 from tests.conftest import PATIENT
 from tests.support.answers import bearer, data_of
+from tests.support.mail import Mail, Mailbox
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.server import Server, running_server
 from tests.support.tables import execute
 from tests.support.valkey import own_valkey
 
 EMAIL = f"canary-{uuid4().hex}@example.com"
-FIRST, SECOND = (f"{word}-{uuid4().hex}-canary" for word in ("plum", "quarry"))
+MOVED = f"moved-{EMAIL}"
+FIRST, SECOND, THIRD = (f"{word}-{uuid4().hex}-canary" for word in ("plum", "quarry", "gadget"))
 
 
 class Flight:
     """One pass through everything that takes or gives a secret, the ways that fail included."""
 
-    def __init__(self, client: httpx2.Client) -> None:
-        self.client = client
-        self.secrets = {FIRST, SECOND}
+    def __init__(self, client: httpx2.Client, mailbox: Mailbox) -> None:
+        self.client, self.mailbox = client, mailbox
+        self.secrets = {FIRST, SECOND, THIRD}
+        self.answers: list[str] = []
+        client.event_hooks = {"response": [self._keep]}
+
+    def _keep(self, answer: httpx2.Response) -> None:
+        self.answers.append(f"{answer.read().decode()} {answer.headers}")
 
     def fly(self) -> None:
         account = {"email": EMAIL, "password": FIRST}
@@ -57,6 +64,32 @@ class Flight:
         self._tokens(self._post("refresh", {"refresh_token": letter["refresh_token"]}))
         data_of(self._post("logout", {"refresh_token": letter["refresh_token"]}))
         self._post("refresh", {"refresh_token": letter["refresh_token"]})
+        self._use_codes()
+
+    def _use_codes(self) -> None:
+        """The way that fails first: a code that is spent is no secret any more."""
+        self._post("verify/request", {"email": EMAIL})
+        for path, about in (("verify", "Confirm your address"), ("email/confirm", "new address")):
+            if path == "email/confirm":
+                headers = bearer(self._session({"email": EMAIL, "password": SECOND})["access_token"])
+                letter = {"new_email": MOVED, "current_password": SECOND}
+                data_of(self.client.post("/api/v1/auth/email/change", json=letter, headers=headers), 202)
+            code = self._code(MOVED, about) if path == "email/confirm" else self._code(EMAIL, about, number=2)
+            self._post("password/reset", {"token": code, "new_password": THIRD})
+            self._post(path, {"token": code, "surplus": code})
+            self.client.post(f"/api/v1/auth/{path}?token={code}", json={"token": code})
+            data_of(self._post(path, {"token": code}))
+        self._post("password/forgot", {"email": MOVED})
+        code = self._code(MOVED, "new password")
+        self._post("verify", {"token": code})
+        self._post("password/reset", {"token": code, "new_password": "short"})
+        data_of(self._post("password/reset", {"token": code, "new_password": THIRD}))
+        self._post("password/reset", {"token": code, "new_password": THIRD})
+
+    def _code(self, address: str, about: str, *, number: int = 1) -> str:
+        code = self.mailbox.wait_for(address, about=about, number=number).code
+        self.secrets.add(code)
+        return code
 
     def _post(self, door: str, letter: Mapping[str, object]) -> httpx2.Response:
         return self.client.post(f"/api/v1/auth/{door}", json=letter)
@@ -88,16 +121,22 @@ def valkey_of_flight() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def server(database_of_flight: str, valkey_of_flight: str) -> Iterator[Server]:
-    env = {"DB__URL": database_of_flight, "CACHE__URL": valkey_of_flight, "LOG__LEVEL": "TRACE", **PATIENT}
+def server(database_of_flight: str, valkey_of_flight: str, mailbox: Mailbox) -> Iterator[Server]:
+    env = {
+        "DB__URL": database_of_flight,
+        "CACHE__URL": valkey_of_flight,
+        "MAIL__URL": mailbox.url,
+        "LOG__LEVEL": "TRACE",
+        **PATIENT,
+    }
     with running_server(env) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def flight(server: Server) -> Flight:
+def flight(server: Server, mailbox: Mailbox) -> Flight:
     with httpx2.Client(base_url=server.url, timeout=15, verify=False) as client:
-        flight = Flight(client)
+        flight = Flight(client, mailbox)
         flight.fly()
     server.end()  # what it has to say is written now
     return flight
@@ -107,6 +146,7 @@ def test_the_output_has_no_secret(flight: Flight, server: Server) -> None:
     output = server.output()
 
     assert output.count("/api/v1/auth/login") >= 5
+    assert output.count("Mail sent") >= 5
     assert flight.found_in(output) == set()
 
 
@@ -121,7 +161,7 @@ def test_the_tables_have_no_secret(flight: Flight, database_of_flight: str) -> N
         for row in execute(database_of_flight, text(f'SELECT "{name}"::text, * FROM "{name}"'))
     )
 
-    assert EMAIL in dump
+    assert MOVED in dump
     assert re.search(r"\$argon2id\$", dump)
     assert flight.found_in(dump) == set()
 
@@ -133,3 +173,28 @@ def test_the_cache_has_no_secret(flight: Flight, valkey_of_flight: str) -> None:
     assert entries
     assert flight.found_in(f"{entries}") == set()
     assert EMAIL not in f"{entries}"
+
+
+def test_a_secret_is_answered_once_to_whom_it_is_made_for(flight: Flight) -> None:
+    """Tokens come in the answer that makes them; passwords and codes come back in none."""
+    told = "\n".join(flight.answers)
+    given = {secret for secret in flight.secrets if secret in told}
+
+    assert len(flight.answers) > 20
+    assert given
+    assert not any(answer.count("refresh_token") == 0 for answer in flight.answers if flight.found_in(answer))
+    assert given.isdisjoint({FIRST, SECOND, THIRD} | {mail.code for _, mail in _mails(flight) if "code" in mail.text})
+
+
+def test_a_mail_has_the_one_secret_that_it_brings(flight: Flight) -> None:
+    mails = _mails(flight)
+
+    assert len(mails) >= 6
+    for _, mail in mails:
+        its_own = {mail.code} if "code" in mail.text else set()
+        assert flight.found_in(f"{mail.message.as_string()} {mail.text} {mail.html}") <= its_own
+        assert flight.found_in(str(mail.message.items())) == set()
+
+
+def _mails(flight: Flight) -> list[tuple[str, Mail]]:
+    return [(to, mail) for to, mail in flight.mailbox.arrived if to in (EMAIL, MOVED)]

@@ -16,6 +16,7 @@ from tests.support.answers import data_of, refused, refused_fields
 from tests.support.ports import reserved_port
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.server import running_server
+from tests.support.service import own_place
 from tests.support.valkey import running_valkey
 
 REGISTER = "/api/v1/auth/register"
@@ -227,3 +228,42 @@ def test_one_network_of_ipv6_is_one_place(client: httpx2.Client, counted: str, a
         return tries_until_refused(lambda: Caller(client, address.format(f"{next(host):x}")).fail(nobody), 10)
 
     assert within_one_window(FAILURES_SECONDS, guess_until_refused) == allowed(10, counted)
+
+
+MAILED = [
+    ("password/forgot", {"email": "nobody@example.com"}),
+    ("password/reset", {"token": "A" * 43, "new_password": PASSWORD}),
+    ("verify/request", {"email": "nobody@example.com"}),
+    ("verify", {"token": "A" * 43}),
+    ("email/confirm", {"token": "A" * 43}),
+]
+
+
+@whichever_counts
+def test_an_address_asks_for_sixty_mails_a_minute_and_tries_as_many_codes(client: httpx2.Client, counted: str) -> None:
+    caller, turn = Caller(client), count()
+
+    def ask() -> httpx2.Response:
+        path, letter = MAILED[next(turn) % len(MAILED)]
+        return caller.post(f"/api/v1/auth/{path}", **letter)
+
+    assert within_one_window(REGISTRATIONS_SECONDS, lambda: tries_until_refused(ask, 60)) == 60
+    assert Caller(client).post("/api/v1/auth/verify", token="A" * 43).status_code == 400
+
+
+def test_when_the_whole_world_guesses_an_account_is_open_where_it_was_used_before() -> None:
+    env = {"AUTH__LOGIN_FAILURES_OVERALL": "20", "HTTP__TRUSTED_PROXIES": "127.0.0.1"}
+    with own_place("sqlite", **env) as place, place.service() as service:
+        email = service.register()
+        home, elsewhere = Caller(service.client), Caller(service.client)
+        data_of(home.log_in(email))
+
+        def guesses() -> int:
+            return tries_until_refused(lambda: Caller(service.client).fail(email), 20)
+
+        assert within_one_window(FAILURES_SECONDS, guesses) <= 20
+
+        refused(elsewhere.log_in(email), ErrorCode.TOO_MANY_ATTEMPTS)
+        neighbour = Caller(service.client, home.address.removesuffix("1") + "77")
+        data_of(neighbour.log_in(email))
+        data_of(home.log_in(email))

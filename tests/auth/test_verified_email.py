@@ -12,6 +12,7 @@ from src.shared.errors import ErrorCode
 from tests.auth.conftest import LOGIN
 from tests.conftest import PASSWORD, PATIENT
 from tests.support.answers import bearer, data_of, refused, refused_fields, told
+from tests.support.mail import Mailbox
 from tests.support.postgres import Kind, drop_database, fresh_database
 from tests.support.server import run_command, running_server
 
@@ -24,6 +25,7 @@ ADMIN = "admin@example.com"
 class Production:
     client: httpx2.Client
     admin: httpx2.Client
+    mailbox: Mailbox
 
     def register(self, email: str, **more: object) -> httpx2.Response:
         return self.client.post(REGISTER, json={"email": email, "password": PASSWORD, **more})
@@ -44,7 +46,7 @@ class Production:
 
 
 @pytest.fixture(scope="module")
-def production(database_kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+def production(database_kind: Kind, tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iterator[Production]:
     url = fresh_database(database_kind)
     env = {
         "DB__URL": url,
@@ -52,6 +54,7 @@ def production(database_kind: Kind, tmp_path_factory: pytest.TempPathFactory) ->
         "AUTH__SECRET": uuid4().hex + uuid4().hex,
         "AUTH__REQUIRE_VERIFIED_EMAIL": "true",
         "HTTP__ALLOWED_HOSTS": "127.0.0.1",
+        "MAIL__URL": mailbox.url,
         **PATIENT,
     }
     made = run_command(
@@ -65,7 +68,7 @@ def production(database_kind: Kind, tmp_path_factory: pytest.TempPathFactory) ->
     ):
         letter = data_of(admin.post(LOGIN, json={"email": ADMIN, "password": PASSWORD}))
         admin.headers.update(bearer(letter["access_token"]))
-        yield Production(client, admin)
+        yield Production(client, admin, mailbox)
     drop_database(url)
 
 
@@ -86,6 +89,45 @@ def test_a_registration_is_answered_alike_whether_the_address_was_free(productio
     assert free.json()["code"] == 202
     assert free.json()["data"] is None
     assert told(free) == told(taken) == told(spelled_otherwise) == told(taken_and_verified)
+
+
+def test_the_code_of_the_mail_opens_the_account(production: Production) -> None:
+    email = address()
+    production.register(email)
+    code = production.mailbox.wait_for(email, about="Confirm your address").code
+    refused(production.log_in(email), ErrorCode.INVALID_CREDENTIALS)
+
+    data_of(production.client.post("/api/v1/auth/verify", json={"token": code}))
+
+    data_of(production.log_in(email))
+
+
+def test_who_registered_somebody_elses_address_does_not_keep_it(production: Production) -> None:
+    """The owner of the mailbox registers later, or asks for a new password, and has the account to themselves."""
+    email, thiefs, owners = address(), "the-password-of-a-thief-77", "the-password-of-the-owner-78"
+    production.client.post(REGISTER, json={"email": email, "password": thiefs})
+    production.register(email)
+    code = production.mailbox.wait_for(email, about="You have an account").code
+
+    reset = production.client.post("/api/v1/auth/password/reset", json={"token": code, "new_password": owners})
+
+    data_of(reset)
+    refused(production.log_in(email, thiefs), ErrorCode.INVALID_CREDENTIALS)
+    data_of(production.log_in(email, owners))
+
+
+def test_each_registration_sends_one_mail_to_the_owner_of_the_address(production: Production) -> None:
+    email, last = address(), address()
+
+    for each in (email, email, last):
+        production.register(each)
+    production.mailbox.wait_for(last)
+    production.mailbox.wait_for(email, number=2)
+
+    assert [mail.subject.partition(" for ")[0] for mail in production.mailbox.mails_to(email)] == [
+        "Confirm your address",
+        "You have an account at Undercroft",
+    ]
 
 
 def test_a_second_registration_changes_nothing(production: Production) -> None:

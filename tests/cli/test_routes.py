@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from src.users.permissions import PERMISSIONS
 from tests.support.server import PROJECT, run_command
 
 PAGE = PROJECT / "docs" / "compiled-routes.md"
@@ -41,3 +42,27 @@ def test_the_page_shows_the_code_as_it_is(told: str) -> None:
     head = f"{shown['method']:8}{shown['path']}  compiled\n\n"
     _, _, code = told.partition(head)
     assert code.partition("\n\n")[0] + "\n" == shown["code"], f"python -m src routes {shown['path']} --compiled"
+
+
+def test_what_each_route_asks_of_its_caller_is_listed() -> None:
+    listed = run_command("permissions", env={}, cwd=PROJECT)
+
+    assert listed.returncode == 0, listed.stderr
+    needs = {
+        tuple(line.split(maxsplit=2)[:2]): line.split(maxsplit=2)[2]
+        for line in listed.stdout.split("\n\n")[0].splitlines()
+    }
+    assert needs["GET", "/api/v1/users"] == "user:read"
+    assert needs["GET", "/api/v1/admin/stats"] == "role admin"
+    assert needs["GET", "/api/v1/profile"] == "log-in"
+    assert needs["POST", "/api/v1/auth/login"] == "nothing"
+    for name in PERMISSIONS:
+        assert f"\n{name} " in listed.stdout
+
+
+def test_each_permission_that_a_route_asks_for_is_one_that_can_be_given() -> None:
+    listed = run_command("permissions", env={}, cwd=PROJECT).stdout.split("\n\n")[0]
+
+    asked_for = set(re.findall(r"\b[a-z]+:[a-z]+\b", listed))
+    assert asked_for
+    assert asked_for <= set(PERMISSIONS)

@@ -260,3 +260,17 @@ def test_the_numbers_are_for_administrators(
     refused(hire("*").get("/api/v1/admin/stats"), ErrorCode.ROLE_REQUIRED)
 
     assert data_of(admin.get("/api/v1/admin/stats")).keys() == {"users", "orders"}
+
+
+def test_an_administrator_ends_the_sessions_of_somebody(
+    admin: httpx2.Client, register: Register, login: Callable[[Account], httpx2.Client]
+) -> None:
+    account = register()
+    phone, laptop = login(account), login(account)
+
+    assert data_of(admin.delete(f"/api/v1/users/{account.id}/sessions")) is None
+
+    for device in (phone, laptop):
+        refused(device.get("/api/v1/profile"), ErrorCode.INVALID_TOKEN)
+    data_of(login(account).get("/api/v1/profile"))
+    refused(admin.delete(f"/api/v1/users/{uuid4()}/sessions"), ErrorCode.USER_NOT_FOUND)
