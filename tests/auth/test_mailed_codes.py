@@ -222,6 +222,26 @@ def test_only_so_many_mails_are_sent_to_one_account_within_an_hour(
     assert execute(database_url, made)[0][0] == 10
 
 
+def test_nobody_fills_a_strangers_mailbox_by_wanting_to_move_there(
+    open_session: OpenSession, register: Register, mailbox: Mailbox
+) -> None:
+    stranger, free, last = register(), address(), address()
+    movers = [open_session() for _ in range(2)]
+
+    for _ in range(8):
+        for mover in movers:
+            data_of(request_move(mover, stranger.email), 202)
+            data_of(request_move(mover, free), 202)
+    fresh = open_session()
+    data_of(request_move(fresh, last), 202)
+    mailbox.wait_for(last)
+
+    assert len(mailbox.mails_to(stranger.email, about="has an account")) <= 10
+    assert len(mailbox.mails_to(free)) <= 10
+    # Ten in all for each who wants to move.
+    assert len(mailbox.mails_to(stranger.email, about="has an account")) + len(mailbox.mails_to(free)) <= 20
+
+
 def test_a_weak_password_leaves_the_code_as_it_was(ask: Ask, open_session: OpenSession, mailbox: Mailbox) -> None:
     code = code_for(RESET, open_session(), mailbox, ask)
 

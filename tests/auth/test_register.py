@@ -109,6 +109,13 @@ def test_ones_own_address_is_easy_to_guess(client: httpx2.Client) -> None:
     refused(answer, ErrorCode.WEAK_PASSWORD)
 
 
+@pytest.mark.parametrize("password", ["undercroft123", "Undercroft2026"])
+def test_the_services_own_name_is_easy_to_guess(client: httpx2.Client, password: str) -> None:
+    answer = client.post(REGISTER, json={"email": f"{somebody()}@example.com", "password": password})
+
+    refused(answer, ErrorCode.WEAK_PASSWORD)
+
+
 @pytest.mark.parametrize("password", ["short-9x!kq", "", "x" * 1025, 12345678901234, None])
 def test_a_password_that_is_too_short_or_no_password_is_malformed(client: httpx2.Client, password: object) -> None:
     answer = client.post(REGISTER, json={"email": f"{somebody()}@example.com", "password": password})

@@ -129,6 +129,7 @@ def test_a_policy_keeps_foreign_content_out(team: httpx2.Client) -> None:
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     assert value.headers["cache-control"] == "no-store"
+    assert value.headers["referrer-policy"] == "no-referrer"
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "unsafe" not in page.headers["content-security-policy"]
     assert "://" not in page.text.replace("http://www.w3.org", "")
