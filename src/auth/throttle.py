@@ -34,13 +34,15 @@ class Limit:
         return cache_key("throttle", self.name, number, digest, principal=None), self.window_seconds - passed
 
 
-async def refuse_exhausted_login(account: str, address: str, *, known_there: bool) -> None:
-    """Refused: TOO_MANY_ATTEMPTS, when this account from there, or this address as a whole, failed too often; or the
-    whole world did, and the account was never used from there."""
+async def refuse_exhausted_login(account: str, address: str) -> None:
+    """Refused: TOO_MANY_ATTEMPTS, when this account from there, or this address as a whole, failed too often."""
     for limit, subject in _failures(account, address):
         await _refuse_exhausted(limit, subject)
-    if not known_there:
-        await _refuse_exhausted(*_failures_overall())
+
+
+async def refuse_exhausted_overall() -> None:
+    """For who was never there before. Refused: TOO_MANY_ATTEMPTS, when the whole world failed too often."""
+    await _refuse_exhausted(*_failures_overall())
 
 
 async def count_failed_login(account: str, address: str) -> list[str]:

@@ -25,6 +25,7 @@ from src.shared.types import new_id
 
 _PURPOSE = "outbox"
 _AT_ONCE = 16
+_GRACE_SECONDS = 5
 _KEPT_FOR = timedelta(days=1)
 
 Payload = Mapping[str, str | int | bool | None]
@@ -66,33 +67,48 @@ def wake() -> None:
 
 
 async def dispatch(handlers: Handlers) -> None:
-    """Deliver until cancelled. What is under way then is delivered again when its lease is over."""
-    woken = asyncio.Event()
+    """Deliver until cancelled; what is under way then may end within a few seconds, and is taken up by another process
+    when its lease is over if it does not."""
+    woken, under_way = asyncio.Event(), set[asyncio.Task[None]]()
     _wake_ups.add(woken)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        under_way.discard(task)
+        # The next one of the same aggregate may go.
+        woken.set()
+
     try:
         while True:
             woken.clear()
-            try:
-                busy = await deliver_waiting(handlers)
-            except DATABASE_ERRORS as error:
-                logger.bind(error=type(error).__name__).warning("The outbox cannot be read now")
-                busy = False
-            if not busy:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), get_settings().outbox.poll_seconds)
+            for row in await _take_up(_AT_ONCE - len(under_way)):
+                task = asyncio.create_task(_deliver(row, handlers.get(row.kind, _unknown)))
+                under_way.add(task)
+                task.add_done_callback(ended)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), get_settings().outbox.poll_seconds)
     finally:
         _wake_ups.discard(woken)
+        if under_way:
+            await asyncio.wait(under_way, timeout=_GRACE_SECONDS)
+        for task in under_way:
+            task.cancel()
 
 
-async def deliver_waiting(handlers: Handlers) -> bool:
-    """One batch; whether there was anything."""
-    async with transaction() as session:
+async def _take_up(most: int) -> Sequence[OutboxEvent]:
+    """What is to be delivered now; nothing, when it cannot be read."""
+    try:
         # Without a lock: most looks find nothing, and on SQLite a lock keeps writers waiting.
-        if (await session.execute(select(OutboxEvent.id).where(*_available()).limit(1))).first() is None:
-            return False
-    claimed = await _claim()
-    await asyncio.gather(*(_deliver(row, handlers.get(row.kind, _unknown)) for row in claimed))
-    return bool(claimed)
+        return await _claim(most) if most and await _is_any_waiting() else []
+    except DATABASE_ERRORS as error:
+        logger.bind(error=type(error).__name__).warning("The outbox cannot be read now")
+    except Exception:  # noqa: BLE001 - whatever it is, mails must not wait for a restart
+        logger.exception("The outbox cannot be read")
+    return []
+
+
+async def _is_any_waiting() -> bool:
+    async with transaction() as session:
+        return (await session.execute(select(OutboxEvent.id).where(*_available()).limit(1))).first() is not None
 
 
 def _available() -> tuple[ColumnElement[bool], ...]:
@@ -111,14 +127,14 @@ def _available() -> tuple[ColumnElement[bool], ...]:
     )
 
 
-async def _claim() -> Sequence[OutboxEvent]:
+async def _claim(most: int) -> Sequence[OutboxEvent]:
     lease = timedelta(seconds=get_settings().outbox.lease_seconds)
     async with transaction() as session:
         found = (
             select(OutboxEvent)
             .where(*_available())
             .order_by(col(OutboxEvent.available_at), col(OutboxEvent.position))
-            .limit(_AT_ONCE)
+            .limit(most)
             .with_for_update(skip_locked=True)
         )
         rows = (await session.execute(found)).scalars().all()

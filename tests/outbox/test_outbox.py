@@ -4,6 +4,8 @@ import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from threading import Thread
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import func, select, update
@@ -134,6 +136,35 @@ def test_mails_to_one_address_come_in_order(place: Place, box: Mailbox) -> None:
             box.wait_for(email, about="new password", number=number)
 
     assert [mail.subject.split()[0] for mail in box.mails_to(email)] == ["Confirm", "A", "A", "A"]
+
+
+def test_a_mail_that_takes_its_time_keeps_no_other_waiting(place: Place, box: Mailbox) -> None:
+    slow = f"{uuid4().hex}@example.com"
+    box.held.add(slow)
+
+    with place.service() as service:
+        service.register(slow)
+        for _ in range(3):
+            box.wait_for(service.register())
+        assert box.mails_to(slow) == []
+        box.held.clear()
+        box.wait_for(slow)
+
+
+def test_a_service_that_stops_ends_the_mail_that_it_is_sending(place: Place, box: Mailbox) -> None:
+    email = f"{uuid4().hex}@example.com"
+    box.held.add(email)
+
+    with place.service() as service:
+        service.register(email)
+        box.wait_until_begun(email)
+        stopping = Thread(target=service.server.end)
+        stopping.start()
+        box.held.clear()
+        stopping.join()
+
+    assert count(place, *WAITING) == 0
+    assert len(box.mails_to(email)) == 1
 
 
 def test_a_worker_delivers_where_the_service_does_not(place: Place, box: Mailbox) -> None:

@@ -1,5 +1,6 @@
 """A real mail server, and what arrived there."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -55,6 +56,10 @@ class Mailbox:
     """(address, mail)"""
     refusals: list[str] = field(default_factory=list)
     """What the server answers to the next mails instead of taking them."""
+    held: set[str] = field(default_factory=set)
+    """Addresses whose mails the server takes its time with."""
+    begun: list[str] = field(default_factory=list)
+    """Addresses whose mails were given to the server, taken or not."""
     _changed: Condition = field(default_factory=Condition)
 
     @property
@@ -64,6 +69,11 @@ class Mailbox:
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
         if self.refusals:
             return self.refusals.pop(0)
+        with self._changed:
+            self.begun += envelope.rcpt_tos
+            self._changed.notify_all()
+        while self.held.intersection(envelope.rcpt_tos):  # noqa: ASYNC110 - a thread of the test's ends it
+            await asyncio.sleep(0.01)
         assert isinstance(envelope.content, bytes)
         parsed = message_from_bytes(envelope.content, policy=default)
         assert isinstance(parsed, EmailMessage)
@@ -74,6 +84,10 @@ class Mailbox:
 
     def mails_to(self, address: str, *, about: str = "") -> list[Mail]:
         return [mail for to, mail in self.arrived if to == address and about in mail.subject]
+
+    def wait_until_begun(self, address: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: address in self.begun, timeout=PATIENCE_SECONDS)
 
     def wait_for(self, address: str, *, about: str = "", number: int = 1) -> Mail:
         """The latest of them, when so many have arrived."""

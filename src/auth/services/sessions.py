@@ -40,11 +40,11 @@ async def log_in(name: str, password: str, device: Device) -> TokenResponse:
         # Asked for nobody too: it takes the same time.
         user_id = None if user is None else user.id
         stored = await _password_hash(session, user_id)
-        known_there = await _was_used_there(session, user_id, device.address)
     account = email_key(name)
     async with passwords.turn():
         # Asked when it is our turn, so that a thousand guesses at once are not a thousand guesses.
-        await throttle.refuse_exhausted_login(account, device.address, known_there=known_there)
+        await throttle.refuse_exhausted_login(account, device.address)
+        await _refuse_strangers(user_id, device.address)
         right, fresh_hash = await passwords.verify_password(password, stored)
         refused = not right or user is None or stored is None or not may_log_in(user)
         reached = await throttle.count_failed_login(account, device.address) if refused else []
@@ -70,11 +70,16 @@ async def _password_hash(session: AsyncSession, user_id: UUID | None) -> str | N
     return stored
 
 
-async def _was_used_there(session: AsyncSession, user_id: UUID | None, address: str) -> bool:
-    """Whether somebody logged in to the account from about there before."""
-    places = select(AuthSession.address).where(AuthSession.user_id == user_id).distinct().limit(_PLACES)
-    here = throttle.prefix_of(address)
-    return any(throttle.prefix_of(place) == here for place in (await session.execute(places)).scalars())
+async def _refuse_strangers(user_id: UUID | None, address: str) -> None:
+    """While the whole world guesses, an account is open where somebody logged in to it before. Refused: TOO_MANY_ATTEMPTS."""
+    try:
+        await throttle.refuse_exhausted_overall()
+    except BusinessException:
+        async with transaction() as session:
+            places = select(AuthSession.address).where(AuthSession.user_id == user_id).distinct().limit(_PLACES)
+            known = {throttle.prefix_of(place) for place in (await session.execute(places)).scalars()}
+        if throttle.prefix_of(address) not in known:
+            raise
 
 
 async def _note_refusal(account: str, user_id: UUID | None, reached: list[str]) -> None:
