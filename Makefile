@@ -53,7 +53,7 @@ lock: install ## write requirements.lock anew from pyproject.toml (ARGS=--upgrad
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --no-emit-index-url \
 		--quiet $(ARGS) -o requirements.lock
 
-bench: bench-install ## measure against the floor and the peers, and write docs/benchmarks.md: 35 minutes (ROUNDS=5, SECONDS=4, JOBS=static,page, CONTENDERS=floor,ours)
+bench: bench-install ## measure against the floor and the peers, and write docs/benchmarks.md: 40 minutes (ROUNDS=5, SECONDS=4, JOBS=static,page, CONTENDERS=floor,ours)
 	$(BENCH_BIN)/python -m bench all --rounds $(ROUNDS) --seconds $(SECONDS) --jobs '$(JOBS)' --contenders '$(CONTENDERS)'
 
 bench-install: $(BENCH_READY)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import methodcaller
 from typing import Any, Final
 
-from bench import further, store
+from bench import further, identity, store
 from bench.jobs import JOBS
 from bench.machine import MissingError
 from bench.measure import Result, measure, say
@@ -20,6 +20,7 @@ FURTHER: Final[dict[str, Measurement]] = {
     "startup": further.start_up,
     "routes": further.many_routes,
     "switches": further.switched_off,
+    "identity": identity.measure_identity,
     "rows": further.many_rows,  # last: it leaves a million users behind
 }
 PARTS: Final = ("jobs", *FURTHER, "sqlite")

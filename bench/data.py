@@ -35,6 +35,19 @@ _BUSY: Final = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
 )
+_ADD_USERS: Final = (
+    "INSERT INTO users (id, email, email_key, is_active, is_verified, auth_epoch, created_at, updated_at)"
+    " SELECT gen_random_uuid(), email, email, $2, $3, 0, now(), now() FROM unnest($1::text[]) email"
+)
+_ADD_CREDENTIALS: Final = (
+    "INSERT INTO credentials (user_id, password_hash, created_at, updated_at)"
+    " SELECT u.id, c.password_hash, now(), now() FROM users u, credentials c"
+    " WHERE u.email = ANY ($1) AND c.user_id = $2"
+)
+_ADD_SESSIONS: Final = (
+    "INSERT INTO auth_sessions (id, user_id, created_at, last_used_at, expires_at, address, user_agent)"
+    " SELECT gen_random_uuid(), id, now(), now(), now() + interval '90 days', $2, '' FROM users WHERE email = ANY ($1)"
+)
 Row = tuple[Any, ...]  # Any: values of several columns
 
 
@@ -101,6 +114,25 @@ def _migrated(url: str, place: Path) -> Database:
 
 def add_users(database: Database, first: int, end: int) -> None:
     _insert(database, "users", _USER_COLUMNS, user_rows(first, end))
+
+
+def add_accounts(
+    database: Database, emails: list[str], *, is_active: bool, is_verified: bool, used_from: str | None
+) -> None:
+    """That log in with the administrator's password, and did so from there. Only on PostgreSQL."""
+
+    async def add(connection: asyncpg.Connection) -> None:
+        await connection.execute(_ADD_USERS, emails, is_active, is_verified)
+        await connection.execute(_ADD_CREDENTIALS, emails, database.admin_id)
+        if used_from is not None:
+            await connection.execute(_ADD_SESSIONS, emails, used_from)
+
+    _run(database.url, add)
+
+
+def password_hash(database: Database) -> str:
+    """Of the administrator."""
+    return str(_select(database.url, "SELECT password_hash FROM credentials")[0][0])
 
 
 def tidy(database: Database) -> None:

@@ -24,10 +24,11 @@ ROWS_CONNECTIONS: Final = 4
 ROUNDS: Final = 3
 SECONDS: Final = 2
 COMPILED_OFF: Final = {"HTTP__COMPILED_ROUTES": "false"}
+READ_EACH_TIME: Final = "without cached principals"
 SWITCHES: Final[dict[str, dict[str, str]]] = {
     "without compiled routes": COMPILED_OFF,
     "without data lane": {"DB__DATA_LANE": "false"},
-    "without cached principals": {"AUTH__PRINCIPAL_CACHE_SECONDS": "0"},
+    READ_EACH_TIME: {"AUTH__PRINCIPAL_CACHE_SECONDS": "0"},
     "without local cache": {"CACHE__LOCAL_SECONDS": "0"},
 }
 EVERYTHING_ON: Final = "everything on"

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Callable, Sequence
+from math import ceil, isfinite
 from statistics import median
 from typing import Final
 
 from bench import store
-from bench.further import EVERYTHING_ON, ROUTES, ROWS, STARTED, STARTS
+from bench.further import EVERYTHING_ON, READ_EACH_TIME, ROUTES, ROWS, STARTED, STARTS
 from bench.jobs import JOBS
-from bench.measure import Result
+from bench.measure import Result, Run
 from bench.servers import CONTENDERS
 from bench.store import Facts
+from bench.timing import requests_to_tell
 from tests.support.server import PROJECT
 
 PAGE: Final = PROJECT / "docs" / "benchmarks.md"
@@ -170,6 +172,95 @@ def _switches(result: Result, facts: Facts) -> dict[str, list[str]]:
     }
 
 
+def _identity(result: Result, facts: Facts) -> dict[str, list[str]]:
+    used = facts["hash"]
+    memory_mib = int(used["m"]) // 1024
+    rows = []
+    for name, by_variant in result.runs.items():
+        published = facts["keycloak"][name]
+        for variant in by_variant:
+            rate = result.value(name, variant)
+            values = [result.value(name, variant, of) for of in (lambda r: r.cpu_us, lambda r: r.p50_ms, _p99)]
+            rows.append(
+                [
+                    f"{name}, {variant}" if len(by_variant) > 1 else name,
+                    _number(rate, 1),
+                    *(_number(value, digits) for value, digits in zip(values, (0, 1, 1), strict=True)),
+                    f"{published}",
+                    f"{(rate or 0) / published:.1f}",
+                ]
+            )
+    head = ["one core", "requests/s", "CPU µs a request", "p50, ms", "p99, ms", "Keycloak, a vCPU", "× Keycloak"]
+    return {
+        "identity": [
+            f"Measured on {facts['date']}, commit {facts['commit']}: {facts['machine']}. {facts['rounds']} rounds of"
+            f" {facts['log_in_seconds']} s of log-ins and {facts['refresh_seconds']} s of refreshes,"
+            f" {facts['callers']} connections; {used['algorithm']} with {memory_mib} MiB, {used['t']} iterations,"
+            f" {used['p']} lane.",
+            "",
+            *_table(head, rows),
+            *_problems(result),
+        ],
+        "enumeration": _enumeration(facts),
+        "revocation": _revocation(),
+    }
+
+
+def _p99(run: Run) -> float:
+    return run.p99_ms
+
+
+def _enumeration(facts: Facts) -> list[str]:
+    rows = []
+    for timed in facts["timings"]:
+        about = f"{timed['rounds']} rounds, median {timed['median_us']:,.0f} µs"
+        rows.append([f"**{timed['title']}**: {timed['base']} ({about}) against", *[""] * 5])
+        rows += [[f"… {found['title']}", *_told_apart(timed, found)] for found in timed["against"]]
+    head = ["", "difference of medians, µs (95 %)", "σ, µs", "requests to tell", "of the quickest 90 %", "throttle"]
+    return _table(head, rows)
+
+
+def _told_apart(timed: Facts, found: Facts) -> list[str]:
+    low, high = found["low"], found["high"]
+    clear = low > 0 or high < 0
+    interval = f"{found['median']:+,.0f} ({low:+,.0f} … {high:+,.0f})"
+    # What was not seen may be as large as the interval allows.
+    largest = max(abs(low), abs(high))
+    differences = (found["mean"], found["quick_mean"]) if clear else (largest, largest)
+    deviations = found["deviation"], found["quick_deviation"]
+    needed = [requests_to_tell(*pair) for pair in zip(differences, deviations, strict=True)]
+    seconds = min(needed) / timed["allowed"] * timed["window_seconds"]
+    return [
+        f"**{interval}**" if clear else interval,
+        _number(found["deviation"]),
+        *(f"{'' if clear else '> '}{ceil(number):,}" if isfinite(number) else "–" for number in needed),
+        f"{timed['allowed']} in {_duration(timed['window_seconds'])}: {'' if clear else '> '}{_duration(seconds)}",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{max(seconds, 1):.0f} s"
+
+
+def _revocation() -> list[str]:
+    """What `switches` measured, said again."""
+    found = store.find("switches")
+    if found is None:
+        return ["Not measured with these: see the table of switches."]
+    result, _ = found
+    kept, read = ((result.value("login", v, lambda r: r.cpu_us) or 0) for v in (EVERYTHING_ON, READ_EACH_TIME))
+    rates = [result.value("login", variant) for variant in (EVERYTHING_ON, READ_EACH_TIME)]
+    return [
+        f"“Log-in checked” takes {kept:,.0f} µs of the processor with remembered principals ({_number(rates[0])}"
+        f" requests/s), and {read:,.0f} µs when each request reads its caller ({_number(rates[1])} requests/s,"
+        f" {_spread(result.ratios('login', READ_EACH_TIME, EVERYTHING_ON))} ×): both refuse what was revoked from the"
+        f" answer to the revocation on, so that this is worth {read - kept:,.0f} µs a request.",
+    ]
+
+
 def _sqlite(result: Result, _: Facts) -> dict[str, list[str]]:
     rows = [
         [
@@ -194,6 +285,7 @@ _PARTS: Final[dict[str, Callable[[Result, Facts], dict[str, list[str]]]]] = {
     "routes": _routes,
     "rows": _rows,
     "switches": _switches,
+    "identity": _identity,
     "sqlite": _sqlite,
 }
 
