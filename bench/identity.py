@@ -251,7 +251,7 @@ def _questions(accounts: Accounts) -> list[Question]:
                 )
             ),
             allowed=registrations,
-            window_seconds=50,
+            window_seconds=60,
             seconds=50,
             most_rounds=_ACCOUNTS,
             settles=True,
@@ -263,7 +263,7 @@ def _questions(accounts: Accounts) -> list[Question]:
                 202,
                 (unknown, unknown_again, Kind(known_title, _asks(known))),
                 allowed=per_address,
-                window_seconds=50,
+                window_seconds=60,
                 seconds=15,
                 most_rounds=1_000,
                 settles=True,

@@ -214,34 +214,50 @@ def _enumeration(facts: Facts) -> list[str]:
     rows = []
     for timed in facts["timings"]:
         about = f"{timed['rounds']} rounds, median {timed['median_us']:,.0f} µs"
-        rows.append([f"**{timed['title']}**: {timed['base']} ({about}) against", *[""] * 5])
+        rows.append([f"**{timed['title']}**: {timed['base']} ({about}) against", *[""] * 6])
         rows += [[f"… {found['title']}", *_told_apart(timed, found)] for found in timed["against"]]
-    head = ["", "difference of medians, µs (95 %)", "σ, µs", "requests to tell", "of the quickest 90 %", "throttle"]
+    head = [
+        "",
+        "median, µs (95 %)",
+        "10th percentile, µs (95 %)",
+        "σ, µs",
+        "to tell",
+        "of the quickest 90 %",
+        "throttle",
+    ]
     return _table(head, rows)
 
 
 def _told_apart(timed: Facts, found: Facts) -> list[str]:
-    low, high = found["low"], found["high"]
-    clear = low > 0 or high < 0
-    interval = f"{found['median']:+,.0f} ({low:+,.0f} … {high:+,.0f})"
+    clear = _is_clear(found["low"], found["high"])
     # What was not seen may be as large as the interval allows.
-    largest = max(abs(low), abs(high))
+    largest = max(abs(found["low"]), abs(found["high"]))
     differences = (found["mean"], found["quick_mean"]) if clear else (largest, largest)
     deviations = found["deviation"], found["quick_deviation"]
     needed = [requests_to_tell(*pair) for pair in zip(differences, deviations, strict=True)]
     seconds = min(needed) / timed["allowed"] * timed["window_seconds"]
     return [
-        f"**{interval}**" if clear else interval,
+        _interval(found["median"], found["low"], found["high"]),
+        _interval(found["early"], found["early_low"], found["early_high"]),
         _number(found["deviation"]),
         *(f"{'' if clear else '> '}{ceil(number):,}" if isfinite(number) else "–" for number in needed),
         f"{timed['allowed']} in {_duration(timed['window_seconds'])}: {'' if clear else '> '}{_duration(seconds)}",
     ]
 
 
+def _is_clear(low: float, high: float) -> bool:
+    return low > 0 or high < 0
+
+
+def _interval(middle: float, low: float, high: float) -> str:
+    told = f"{middle:+,.0f} ({low:+,.0f} … {high:+,.0f})"
+    return f"**{told}**" if _is_clear(low, high) else told
+
+
 def _duration(seconds: float) -> str:
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= length:
-            return f"{seconds / length:.3g} {unit}"
+            return f"{seconds / length:.2g} {unit}"
     return f"{max(seconds, 1):.0f} s"
 
 
