@@ -46,7 +46,8 @@ _ADD_CREDENTIALS: Final = (
 )
 _ADD_SESSIONS: Final = (
     "INSERT INTO auth_sessions (id, user_id, created_at, last_used_at, expires_at, address, user_agent)"
-    " SELECT gen_random_uuid(), id, now(), now(), now() + interval '90 days', $2, '' FROM users WHERE email = ANY ($1)"
+    " SELECT gen_random_uuid(), id, now(), now(), now() + interval '90 days', place, ''"
+    " FROM users, unnest($2::text[]) place WHERE email = ANY ($1)"
 )
 Row = tuple[Any, ...]  # Any: values of several columns
 
@@ -117,15 +118,14 @@ def add_users(database: Database, first: int, end: int) -> None:
 
 
 def add_accounts(
-    database: Database, emails: list[str], *, is_active: bool, is_verified: bool, used_from: str | None
+    database: Database, emails: list[str], *, is_active: bool, is_verified: bool, used_from: list[str]
 ) -> None:
-    """That log in with the administrator's password, and did so from there. Only on PostgreSQL."""
+    """That log in with the administrator's password, and did so from those places. Only on PostgreSQL."""
 
     async def add(connection: asyncpg.Connection) -> None:
         await connection.execute(_ADD_USERS, emails, is_active, is_verified)
         await connection.execute(_ADD_CREDENTIALS, emails, database.admin_id)
-        if used_from is not None:
-            await connection.execute(_ADD_SESSIONS, emails, used_from)
+        await connection.execute(_ADD_SESSIONS, emails, used_from)
 
     _run(database.url, add)
 

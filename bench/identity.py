@@ -47,7 +47,9 @@ _LOG_IN: Final = "/api/v1/auth/login"
 _REFRESH: Final = "/api/v1/auth/refresh"
 # As long as the right one.
 _WRONG: Final = data.ADMIN_PASSWORD[::-1]
-_HERE, _ELSEWHERE = "127.0.0.1", "203.0.113.9"
+_HERE: Final = ["127.0.0.1"]
+_ELSEWHERE: Final = ["203.0.113.9"]
+_EVERYWHERE: Final = [f"198.51.{n}.1" for n in range(100)]
 _ACCOUNTS: Final = 600
 """Of each kind: none is asked often, so that its mails are not refused, and none grows old."""
 
@@ -58,6 +60,7 @@ class Accounts:
 
     used_here: list[str]
     used_elsewhere: list[str]
+    used_everywhere: list[str]
     disabled: list[str]
     unverified: list[str]
 
@@ -90,16 +93,17 @@ def _own_database(surroundings: Surroundings) -> Iterator[Surroundings]:
 
 
 def _make_accounts(database: data.Database) -> Accounts:
-    def make(*, is_active: bool = True, is_verified: bool = True, address: str | None = None) -> list[str]:
+    def make(places: list[str], *, is_active: bool = True, is_verified: bool = True) -> list[str]:
         emails = [_fresh_email() for _ in range(_ACCOUNTS)]
-        data.add_accounts(database, emails, is_active=is_active, is_verified=is_verified, used_from=address)
+        data.add_accounts(database, emails, is_active=is_active, is_verified=is_verified, used_from=places)
         return emails
 
     accounts = Accounts(
-        used_here=make(address=_HERE),
-        used_elsewhere=make(address=_ELSEWHERE),
-        disabled=make(is_active=False, address=_ELSEWHERE),
-        unverified=make(is_verified=False),
+        used_here=make(_HERE),
+        used_elsewhere=make(_ELSEWHERE),
+        used_everywhere=make(_EVERYWHERE),
+        disabled=make(_ELSEWHERE, is_active=False),
+        unverified=make([], is_verified=False),
     )
     data.tidy(database)
     return accounts
@@ -227,6 +231,7 @@ def _questions(accounts: Accounts) -> list[Question]:
                     ("unknown address again (control)", None, _WRONG),
                     ("wrong password", accounts.used_elsewhere, _WRONG),
                     ("wrong password, account used from here before", accounts.used_here, _WRONG),
+                    ("wrong password, account used from 100 places", accounts.used_everywhere, _WRONG),
                     ("right password, disabled account", accounts.disabled, data.ADMIN_PASSWORD),
                     ("right password, unverified account", accounts.unverified, data.ADMIN_PASSWORD),
                 )
