@@ -12,6 +12,7 @@ from src.auth.services.closing import deactivate_own, delete_own, delete_user, u
 from src.auth.services.devices import Device
 from src.auth.services.keys import get_key_set, rotate_keys
 from src.auth.services.recovery import change_password, forget_password, reset_password, send_reset
+from src.auth.services.refreshing import refresh
 from src.auth.services.registration import (
     NewAccount,
     create_user,
@@ -28,7 +29,6 @@ from src.auth.services.sessions import (
     log_in,
     log_out,
     log_out_everywhere,
-    refresh,
     sweep,
 )
 

@@ -20,8 +20,8 @@ from src.users import services as users
 from src.users.schemas import email_key
 
 
-def may_log_in(user: User) -> bool:
-    return user.is_active and (user.is_verified or not get_settings().verified_email_required)
+def may_log_in(*, is_active: bool, is_verified: bool) -> bool:
+    return is_active and (is_verified or not get_settings().verified_email_required)
 
 
 async def lock_account(session: AsyncSession, user_id: UUID) -> User | None:

@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, or_, update
+from sqlalchemy import ColumnElement, bindparam, literal_column, or_, update
+from sqlalchemy import select as select_columns
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -13,23 +14,24 @@ from src.auth.models import SigningKey
 from src.auth.schemas import KeySetResponse
 from src.config import get_settings
 from src.mixins import utc_now
-
-_LOOKED_AT: Final = 8
+from src.shared.lane import fetch_all, prepared, table_of
 
 
 async def current_key_id(session: AsyncSession) -> str:
     """The newest of the algorithm in the settings; made, where there is none yet. Two that are made at once are both good."""
-    algorithm = get_settings().auth.token_algorithm
-    query = (
-        select(SigningKey.id)
-        .where(SigningKey.algorithm == algorithm, col(SigningKey.retired_at).is_(None))
-        .order_by(col(SigningKey.created_at).desc())
-        .limit(_LOOKED_AT)
-    )
-    for key_id in (await session.execute(query)).scalars():
+    for (key_id,) in await fetch_all(session, _NEWEST, algorithm=get_settings().auth.token_algorithm):
         if tokens.signs(key_id):
-            return key_id
+            return str(key_id)
     return _add(session)
+
+
+_KEYS = table_of(SigningKey)
+_NEWEST: Final = prepared(
+    select_columns(_KEYS.c.id)
+    .where(_KEYS.c.algorithm == bindparam("algorithm", type_=_KEYS.c.algorithm.type), _KEYS.c.retired_at.is_(None))
+    .order_by(_KEYS.c.created_at.desc())
+    .limit(literal_column("8"))  # those of other secrets are passed over
+)
 
 
 def _add(session: AsyncSession) -> str:

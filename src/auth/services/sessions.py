@@ -1,10 +1,9 @@
-"""Log-in, refresh, log-out, and the list of one's sessions."""
+"""Log-in, log-out, and the list of one's sessions."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from loguru import logger
 from sqlalchemy import delete, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -16,6 +15,7 @@ from src.auth.schemas import SessionResponse, TokenResponse
 from src.auth.services.accounts import end_sessions, lock_account, may_log_in
 from src.auth.services.devices import Device
 from src.auth.services.keys import current_key_id, is_in_use
+from src.auth.services.refreshing import idle_end, token_letter
 from src.auth.tokens import AccessClaims
 from src.config import get_settings
 from src.exceptions import BusinessException
@@ -46,7 +46,7 @@ async def log_in(name: str, password: str, device: Device) -> TokenResponse:
         await throttle.refuse_exhausted_login(account, device.address)
         await _refuse_strangers(user_id, device.address)
         right, fresh_hash = await passwords.verify_password(password, stored)
-        refused = not right or user is None or stored is None or not may_log_in(user)
+        refused = not right or user is None or stored is None or not _may_log_in(user)
         reached = await throttle.count_failed_login(account, device.address) if refused else []
     if refused:
         await _note_refusal(account, user_id, reached)
@@ -56,11 +56,15 @@ async def log_in(name: str, password: str, device: Device) -> TokenResponse:
     async with transaction() as session:
         # Under the account's lock: a disable or a password change that came meanwhile wins.
         current = await lock_account(session, user.id)
-        if current is None or not may_log_in(current) or current.auth_epoch != user.auth_epoch:
+        if current is None or not _may_log_in(current) or current.auth_epoch != user.auth_epoch:
             raise BusinessException(ErrorCode.INVALID_CREDENTIALS)
         if fresh_hash is not None:
             await _store_hash(session, user.id, fresh_hash)
         return await _open_session(session, current, device)
+
+
+def _may_log_in(user: User) -> bool:
+    return may_log_in(is_active=user.is_active, is_verified=user.is_verified)
 
 
 async def _password_hash(session: AsyncSession, user_id: UUID | None) -> str | None:
@@ -105,108 +109,20 @@ async def _open_session(session: AsyncSession, user: User, device: Device) -> To
     )
     session.add(opened)
     await session.flush()
-    session.add(_refresh_row(token, opened, now))
+    session.add(
+        RefreshToken(
+            token_hash=tokens.hash_opaque_token(token),
+            session_id=opened.id,
+            expires_at=idle_end(now, session_ends_at=opened.expires_at),
+        )
+    )
     await audit.record(
         session, "login.accepted", target=("user", user.id), after={"session_id": str(opened.id)}, actor_id=user.id
     )
-    return _letter(user, opened.id, token, await current_key_id(session))
-
-
-def _refresh_row(token: str, family: AuthSession, now: datetime) -> RefreshToken:
-    idle = now + timedelta(seconds=get_settings().auth.refresh_token_ttl_seconds)
-    return RefreshToken(
-        token_hash=tokens.hash_opaque_token(token), session_id=family.id, expires_at=min(idle, family.expires_at)
+    key_id = await current_key_id(session)
+    return token_letter(
+        tokens.make_access_token(user.id, opened.id, user.auth_epoch, key_id=key_id), refresh_token=token
     )
-
-
-def _letter(user: User, session_id: UUID, refresh_token: str, key_id: str) -> TokenResponse:
-    return TokenResponse(
-        access_token=tokens.make_access_token(user.id, session_id, user.auth_epoch, key_id=key_id),
-        refresh_token=refresh_token,
-        expires_in=get_settings().auth.access_token_ttl_seconds,
-    )
-
-
-async def refresh(token: str, device: Device) -> TokenResponse:
-    """Exchange a refresh token for its successor. Refused: TOO_MANY_ATTEMPTS, INVALID_REFRESH_TOKEN, REFRESH_TOKEN_REUSED.
-
-    Opens its own transaction: that a reused token ends its session must survive the refusal.
-    """
-    await throttle.spend_login(device.address)
-    async with transaction() as session:
-        outcome = await _exchange(session, token, device)
-    if isinstance(outcome, ErrorCode):
-        raise BusinessException(outcome)
-    return outcome
-
-
-async def _exchange(session: AsyncSession, token: str, device: Device) -> TokenResponse | ErrorCode:
-    token_hash = tokens.hash_opaque_token(token)
-    family_id = (
-        await session.execute(select(RefreshToken.session_id).where(RefreshToken.token_hash == token_hash))
-    ).scalar_one_or_none()
-    if family_id is None:
-        return ErrorCode.INVALID_REFRESH_TOKEN
-    family = await _lock_session(session, family_id)
-    now = datetime.now(UTC)
-    if family is None or family.revoked_at is not None or family.expires_at <= now:
-        return ErrorCode.INVALID_REFRESH_TOKEN
-    user = await session.get(User, family.user_id)
-    if user is None or not may_log_in(user):
-        return ErrorCode.INVALID_REFRESH_TOKEN
-    successor = tokens.succeed(token)
-    consumed = await session.execute(
-        update(RefreshToken)
-        .where(
-            col(RefreshToken.token_hash) == token_hash,
-            col(RefreshToken.used_at).is_(None),
-            col(RefreshToken.expires_at) > now,
-        )
-        .values(used_at=now)
-        .returning(col(RefreshToken.token_hash))
-    )
-    if consumed.scalar_one_or_none() is not None:
-        session.add(_refresh_row(successor, family, now))
-        family.last_used_at, family.address = now, device.address[:45]
-    elif not await _lost_answer(session, token_hash, successor, now):
-        return await _end_if_reused(session, family, token_hash, now)
-    return _letter(user, family.id, successor, await current_key_id(session))
-
-
-async def _lost_answer(session: AsyncSession, token_hash: str, successor: str, now: datetime) -> bool:
-    """Used a moment ago, and what came of it was not used yet: the client did not get our answer."""
-    grace = now - timedelta(seconds=get_settings().auth.refresh_grace_seconds)
-    used_at = await _used_at(session, token_hash)
-    next_row = await session.get(RefreshToken, tokens.hash_opaque_token(successor))
-    return used_at is not None and used_at > grace and next_row is not None and next_row.used_at is None
-
-
-async def _used_at(session: AsyncSession, token_hash: str) -> datetime | None:
-    used_at: datetime | None = (
-        await session.execute(select(RefreshToken.used_at).where(RefreshToken.token_hash == token_hash))
-    ).scalar_one()
-    return used_at
-
-
-async def _end_if_reused(session: AsyncSession, family: AuthSession, token_hash: str, now: datetime) -> ErrorCode:
-    if await _used_at(session, token_hash) is None:
-        # Never exchanged: it has only expired.
-        return ErrorCode.INVALID_REFRESH_TOKEN
-    family.revoked_at = now
-    logger.bind(session_id=str(family.id), user_id=str(family.user_id)).warning("Refresh token reused, session ended")
-    await audit.record(
-        session,
-        "refresh.reused",
-        target=("session", family.id),
-        after={"user_id": str(family.user_id)},
-        outcome="refused",
-    )
-    return ErrorCode.REFRESH_TOKEN_REUSED
-
-
-async def _lock_session(session: AsyncSession, session_id: UUID) -> AuthSession | None:
-    locked = select(AuthSession).where(AuthSession.id == session_id).with_for_update()
-    return (await session.execute(locked)).scalar_one_or_none()
 
 
 async def log_out(session: AsyncSession, token: str) -> None:
