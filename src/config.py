@@ -166,7 +166,9 @@ class AuthSettings(_Section):
     secret: SecretStr = Field(
         SecretStr(""), description="At least 32 random bytes; `openssl rand -base64 48` makes one"
     )
-    previous_secrets: SecretList = Field((), description="Earlier ones: what they signed and sealed is still read")
+    previous_secrets: SecretList = Field(
+        (), description="Earlier ones (a JSON list, if one has a comma): what they signed and sealed is still read"
+    )
     token_algorithm: TokenAlgorithm = Field(
         "HS256", description="Of access tokens; Ed25519: others can check them by /.well-known/jwks.json"
     )
@@ -200,6 +202,18 @@ class AuthSettings(_Section):
     )
     logins_per_address: int = Field(300, ge=100, description="Successful log-ins and refreshes, per address and minute")
     registrations_per_address: int = Field(60, ge=1, description="Per address and minute")
+    confirmations_per_account: int = Field(
+        30, ge=1, description="How often an account's password is asked for again, right or wrong, per minute"
+    )
+    even_seconds: float = Field(
+        0.2,
+        ge=0,
+        le=5,
+        description="Refused log-ins, and registrations where addresses are verified, take a multiple of it",
+    )
+    mail_delay_seconds: float = Field(
+        2, ge=0, le=60, description="A mail that anybody can ask for is written after a random part of it"
+    )
     mail_requests_per_address: int = Field(
         60, ge=1, description="Requests for a mail, and uses of what it gave, per address and minute"
     )
@@ -216,6 +230,7 @@ class MailSettings(_Section):
         "", max_length=255, pattern=r"^(https?://\S+)?$", description="Where people type in what a mail gives them"
     )
     timeout_seconds: PositiveSeconds = Field(20, description="Longest conversation with the mail server")
+    per_mailbox: int = Field(20, ge=1, description="Mails of all kinds to one address, per hour; more are not sent")
 
 
 class OutboxSettings(_Section):
@@ -466,6 +481,11 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
             "AUTH__SECRET",
             production and secret != "" and secret in other_secrets,
             "also the password in DB__URL, CACHE__URL or MAIL__URL; one secret, one purpose",
+        ),
+        (
+            "OUTBOX__LEASE_SECONDS",
+            settings.outbox.lease_seconds < 2 * settings.mail.timeout_seconds,
+            "shorter than twice MAIL__TIMEOUT_SECONDS: a mail would be sent again while it is being sent",
         ),
         ("APP__DEBUG", production and app.debug, "is for development"),
         ("HTTP__DOCS", production and bool(http.docs), "open API docs are for development and test"),

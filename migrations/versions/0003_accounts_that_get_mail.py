@@ -67,13 +67,7 @@ def upgrade() -> None:
             postgresql_where=sa.text("delivered_at IS NULL AND dead_at IS NULL"),
             sqlite_where=sa.text("delivered_at IS NULL AND dead_at IS NULL"),
         )
-        batch_op.create_index(
-            "ix_outbox_events_waiting_aggregate",
-            ["aggregate"],
-            unique=False,
-            postgresql_where=sa.text("delivered_at IS NULL AND dead_at IS NULL"),
-            sqlite_where=sa.text("delivered_at IS NULL AND dead_at IS NULL"),
-        )
+        batch_op.create_index("ix_outbox_events_aggregate_created_at", ["aggregate", "created_at"], unique=False)
 
     op.create_table(
         "signing_keys",
@@ -112,6 +106,9 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_one_time_tokens_email"), ["email"], unique=False)
         batch_op.create_index("ix_one_time_tokens_user_id_purpose", ["user_id", "purpose"], unique=False)
 
+    with op.batch_alter_table("credentials", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("is_contested", sa.Boolean(), nullable=False, server_default=sa.false()))
+
     op.execute("INSERT INTO audit_head (id, seq, digest) VALUES (1, 0, '')")
     _guard_audit_log()
 
@@ -136,6 +133,9 @@ def _guard_audit_log() -> None:
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("credentials", schema=None) as batch_op:
+        batch_op.drop_column("is_contested")
+
     with op.batch_alter_table("one_time_tokens", schema=None) as batch_op:
         batch_op.drop_index("ix_one_time_tokens_user_id_purpose")
         batch_op.drop_index(batch_op.f("ix_one_time_tokens_email"))
@@ -143,11 +143,7 @@ def downgrade() -> None:
     op.drop_table("one_time_tokens")
     op.drop_table("signing_keys")
     with op.batch_alter_table("outbox_events", schema=None) as batch_op:
-        batch_op.drop_index(
-            "ix_outbox_events_waiting_aggregate",
-            postgresql_where=sa.text("delivered_at IS NULL AND dead_at IS NULL"),
-            sqlite_where=sa.text("delivered_at IS NULL AND dead_at IS NULL"),
-        )
+        batch_op.drop_index("ix_outbox_events_aggregate_created_at")
         batch_op.drop_index(
             "ix_outbox_events_waiting",
             postgresql_where=sa.text("delivered_at IS NULL AND dead_at IS NULL"),

@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import from_json
 
-from src.shared.types import Id, Line, LocalDatetime, QueryModel, ResponseModel
+from src.shared.types import Id, Line, LocalDatetime, Moment, QueryModel, ResponseModel
 
 Source = Literal["http", "command", "job"]
 Outcome = Literal["done", "refused"]
@@ -26,8 +26,8 @@ class AuditFilters(QueryModel):
     target_id: Line | None = None
     request_id: Line | None = None
     address: Line | None = None
-    since: Annotated[AwareDatetime | None, Field(description="From this moment on")] = None
-    until: Annotated[AwareDatetime | None, Field(description="Before this moment")] = None
+    since: Annotated[Moment | None, Field(description="From this moment on")] = None
+    until: Annotated[Moment | None, Field(description="Before this moment")] = None
 
 
 class AuditEntryResponse(ResponseModel):

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Enum, Index
+from sqlalchemy import Enum, Index, false
 from sqlmodel import Field, SQLModel
 
 from src.mixins import TimestampMixin, utc_now
@@ -16,6 +16,8 @@ class Credential(SQLModel, TimestampMixin, table=True):
 
     user_id: UUID = Field(foreign_key="users.id", primary_key=True, ondelete="CASCADE")
     password_hash: str = Field(max_length=255)
+    is_contested: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    """Somebody else registered the address too, before it was verified: only a new password, by mail, settles whose it is."""
 
 
 class AuthSession(SQLModel, table=True):

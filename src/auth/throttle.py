@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from time import time
 
 from src.cache import CacheProtocol, CacheUnavailableError, get_cache
@@ -62,28 +62,33 @@ def _failures(account: str, address: str) -> tuple[tuple[Limit, str], ...]:
             Limit("login-account", auth.login_failures_per_account, _FAILURE_WINDOW_SECONDS),
             f"{account}|{prefix_of(address)}",
         ),
-        (Limit("login-address", auth.login_failures_per_address, _FAILURE_WINDOW_SECONDS), address),
+        (Limit("login-address", auth.login_failures_per_address, _FAILURE_WINDOW_SECONDS), _caller(address)),
     )
 
 
 async def spend_login(address: str) -> None:
     """For log-ins and refreshes that succeed. Refused: TOO_MANY_ATTEMPTS."""
-    await _spend(Limit("login", get_settings().auth.logins_per_address, _MINUTE_SECONDS), address)
+    await _spend(Limit("login", get_settings().auth.logins_per_address, _MINUTE_SECONDS), _caller(address))
 
 
 async def spend_registration(address: str) -> None:
     """Refused: TOO_MANY_ATTEMPTS."""
-    await _spend(_registrations(), address)
+    await _spend(_registrations(), _caller(address))
 
 
 async def give_back_registration(address: str) -> None:
     """For one that was not valid."""
-    await _count(_registrations(), address, by=-1)
+    await _count(_registrations(), _caller(address), by=-1)
+
+
+async def spend_confirmation(account: str) -> None:
+    """For each time that a password is asked for once more: right ones cost as much as wrong ones. Refused: TOO_MANY_ATTEMPTS."""
+    await _spend(Limit("confirm", get_settings().auth.confirmations_per_account, _MINUTE_SECONDS), account)
 
 
 async def spend_mail_request(address: str) -> None:
     """For what sends a mail, or takes what one gave. Refused: TOO_MANY_ATTEMPTS."""
-    await _spend(Limit("mail", get_settings().auth.mail_requests_per_address, _MINUTE_SECONDS), address)
+    await _spend(Limit("mail", get_settings().auth.mail_requests_per_address, _MINUTE_SECONDS), _caller(address))
 
 
 def _registrations() -> Limit:
@@ -124,10 +129,24 @@ def _local() -> MemoryCache:
     return MemoryCache(get_settings().cache.model_copy(update={"max_entries": _LOCAL_ENTRIES}))
 
 
+def _caller(address: str) -> str:
+    """Whom an address stands for: of IPv6 everybody has at least a /64 to choose from."""
+    parsed = _parsed(address)
+    return prefix_of(address) if isinstance(parsed, IPv6Address) else str(parsed or address)
+
+
 def prefix_of(address: str) -> str:
     """What one customer of a provider can easily move within: /24 of IPv4, /64 of IPv6."""
+    parsed = _parsed(address)
+    if parsed is None:
+        return address
+    return str(ip_network((parsed, 24 if isinstance(parsed, IPv4Address) else 64), strict=False))
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
     try:
         parsed = ip_address(address)
     except ValueError:
-        return address
-    return str(ip_network((address, 24 if isinstance(parsed, IPv4Address) else 64), strict=False))
+        return None
+    # ::ffff:192.0.2.1 is 192.0.2.1, as a socket for both kinds tells it.
+    return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed

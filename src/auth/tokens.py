@@ -195,7 +195,7 @@ def hash_opaque_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def succeed(token: str) -> str:
+def successors(token: str) -> list[str]:
     """The one successor of a refresh token. Derived, since only hashes are stored: whoever lost the answer to a
-    refresh can be given the same one again."""
-    return _base64(hmac.digest(keys_for("refresh-token")[0], token.encode(), "sha256"))
+    refresh can be given the same one again. Behind it what it would have been under previous secrets."""
+    return [_base64(hmac.digest(key, token.encode(), "sha256")) for key in keys_for("refresh-token")]

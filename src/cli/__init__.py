@@ -16,6 +16,7 @@ from rich.console import Console
 from uvicorn.importer import import_from_string
 
 from src.audit import services as audit
+from src.audit.schemas import Source
 from src.audit.services import Verdict
 from src.auth import services as auth
 from src.auth.schemas import CreateUserRequest
@@ -258,14 +259,14 @@ def worker() -> None:
             await stop.wait()
 
     try:
-        _run(work)
+        _run(work, source="job")
     finally:
         shut_down_logging()
 
 
-def _run(work: Callable[[], Awaitable[object]]) -> None:
+def _run(work: Callable[[], Awaitable[object]], *, source: Source = "command") -> None:
     async def do() -> None:
-        audit.source_outside_requests.set("command")
+        audit.source_outside_requests.set(source)
         try:
             await work()
         finally:

@@ -1,5 +1,8 @@
 """Writing mails, and sending what was written."""
 
+import asyncio
+import unicodedata
+from datetime import timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -7,6 +10,7 @@ from email.utils import format_datetime, parseaddr
 from typing import Final
 
 import idna
+from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from src.config import get_settings
@@ -17,19 +21,25 @@ from src.outbox.services import Event
 from src.shared.keys import pseudonym
 
 KIND: Final = "mail"
+_COUNTED: Final = timedelta(hours=1)
 
 
-async def write(session: AsyncSession, template: str, *, to: str, **values: str) -> None:
-    """A mail that is sent if the session's transaction is committed, and not otherwise; to one address in order.
+async def write(session: AsyncSession, template: str, *, to: str, **values: str) -> bool:
+    """A mail that is sent if the session's transaction is committed, and not otherwise; to one mailbox in order.
+
+    False, and no mail, when the mailbox got as many as it may within the hour: strangers can ask for most of them.
 
     Raises:
         jinja2.TemplateError: now rather than behind the caller's back.
     """
-    content = rendering.render(template, values)
+    content, mailbox = rendering.render(template, values), f"mail:{pseudonym(_mailbox(to))}"
+    if await outbox.count_recent(session, mailbox, within=_COUNTED) >= get_settings().mail.per_mailbox:
+        logger.bind(template=template, mailbox=mailbox).warning("A mailbox got too many mails, this one is not sent")
+        return False
     await outbox.publish(
         session,
         KIND,
-        aggregate=f"mail:{pseudonym(to)}",
+        aggregate=mailbox,
         payload={
             "to": to,
             "subject": content.subject,
@@ -38,11 +48,19 @@ async def write(session: AsyncSession, template: str, *, to: str, **values: str)
             "date": format_datetime(utc_now()),
         },
     )
+    return True
+
+
+def _mailbox(address: str) -> str:
+    """However it is spelled."""
+    local, _, domain = unicodedata.normalize("NFKC", address).casefold().rpartition("@")
+    return f"{local}@{_ascii(domain)}"
 
 
 async def deliver(event: Event) -> None:
     """The outbox's handler for what `write` wrote."""
-    await transport.send(_message(event), event.id)
+    async with asyncio.timeout(get_settings().mail.timeout_seconds):
+        await transport.send(_message(event), event.id)
 
 
 def _message(event: Event) -> EmailMessage:
@@ -63,5 +81,9 @@ def _message(event: Event) -> EmailMessage:
 
 def _address(to: str) -> Address:
     local, _, domain = to.rpartition("@")
-    # A mail server knows letters beyond ASCII in a domain by what they are in the DNS.
-    return Address(username=local, domain=domain if domain.isascii() else idna.encode(domain, uts46=True).decode())
+    return Address(username=local, domain=_ascii(domain))
+
+
+def _ascii(domain: str) -> str:
+    """A mail server knows letters beyond ASCII in a domain by what they are in the DNS."""
+    return domain if domain.isascii() else idna.encode(domain, uts46=True).decode()

@@ -17,7 +17,7 @@ class OutboxEvent(SQLModel, table=True):
     __tablename__ = "outbox_events"
     __table_args__: ClassVar = (
         Index("ix_outbox_events_waiting", "available_at", postgresql_where=_WAITING, sqlite_where=_WAITING),
-        Index("ix_outbox_events_waiting_aggregate", "aggregate", postgresql_where=_WAITING, sqlite_where=_WAITING),
+        Index("ix_outbox_events_aggregate_created_at", "aggregate", "created_at"),
     )
 
     position: int | None = Field(

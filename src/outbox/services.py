@@ -10,7 +10,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from loguru import logger
-from sqlalchemy import ColumnElement, and_, delete, exists, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlmodel import col, select
@@ -26,6 +26,7 @@ from src.shared.types import new_id
 _PURPOSE = "outbox"
 _AT_ONCE = 16
 _GRACE_SECONDS = 5
+_DOUBLINGS = 32
 _KEPT_FOR = timedelta(days=1)
 
 Payload = Mapping[str, str | int | bool | None]
@@ -48,16 +49,30 @@ Handlers = Mapping[str, Handler]
 _wake_ups: set[asyncio.Event] = set()
 
 
-async def publish(session: AsyncSession, kind: str, *, aggregate: str, payload: Payload) -> UUID:
+async def publish(
+    session: AsyncSession, kind: str, *, aggregate: str, payload: Payload, delay: timedelta = timedelta(0)
+) -> UUID:
     """The event's id. It exists if, and only if, the session's transaction is committed; what it says is sealed, since
-    a table is read by many."""
+    a table is read by many. Not delivered before `delay` is over."""
     event = OutboxEvent(
-        id=new_id(), kind=kind, aggregate=aggregate, payload=seal(_PURPOSE, json.dumps(payload).encode())
+        id=new_id(),
+        kind=kind,
+        aggregate=aggregate,
+        payload=seal(_PURPOSE, json.dumps(payload).encode()),
+        available_at=utc_now() + delay,
     )
     session.add(event)
     await session.flush()
     after_commit(session, wake)
     return event.id
+
+
+async def count_recent(session: AsyncSession, aggregate: str, *, within: timedelta) -> int:
+    """How many events of it were published, of those that are still there."""
+    recent = select(func.count()).where(
+        col(OutboxEvent.aggregate) == aggregate, col(OutboxEvent.created_at) > utc_now() - within
+    )
+    return (await session.execute(recent)).scalar_one()
 
 
 def wake() -> None:
@@ -139,9 +154,12 @@ async def _claim(most: int) -> Sequence[OutboxEvent]:
         )
         rows = (await session.execute(found)).scalars().all()
         for row in rows:
+            if row.attempts >= get_settings().outbox.max_attempts:
+                # Nobody lived to say how the last one ended: it may be what kills them.
+                row.dead_at = utc_now()
             row.available_at = utc_now() + lease
             row.attempts += 1
-        return rows
+        return [row for row in rows if row.dead_at is None]
 
 
 async def _deliver(row: OutboxEvent, handler: Handler) -> None:
@@ -166,7 +184,7 @@ async def _failed(row: OutboxEvent, error: Exception) -> None:
     logger.bind(event_id=str(row.id), kind=row.kind, attempt=row.attempts, error=type(error).__name__).log(
         "ERROR" if dead else "WARNING", "An event could not be delivered" + (", and is given up" if dead else "")
     )
-    longest = min(settings.max_delay_seconds, settings.first_delay_seconds * 2 ** (row.attempts - 1))
+    longest = min(settings.max_delay_seconds, settings.first_delay_seconds * 2 ** min(row.attempts - 1, _DOUBLINGS))
     # Full jitter: those that failed together do not come back together.
     pause = timedelta(seconds=random.uniform(0, longest))  # noqa: S311 - no secret
     when = {"dead_at": utc_now()} if dead else {"available_at": utc_now() + pause}

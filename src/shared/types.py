@@ -8,7 +8,15 @@ from time import time_ns
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    StringConstraints,
+)
 from pydantic_core import PydanticCustomError
 
 from src.config import get_settings
@@ -48,6 +56,17 @@ def _canonical_uuid(value: object) -> object:
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 Id = Annotated[UUID, BeforeValidator(_canonical_uuid, json_schema_input_type=UUID)]
+
+
+def _in_range(moment: datetime) -> datetime:
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise PydanticCustomError("moment_out_of_range", "Between 1970 and 2200")
+    return moment
+
+
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200
+Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
+"""With its offset from UTC, and such that each database can hold it."""
 
 
 @lru_cache(maxsize=8)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, or_, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -149,7 +149,7 @@ async def update_user(
         if values.get(flag, ...) is None:
             del values[flag]
     if values.keys() & {"is_active", "is_verified"}:
-        await _queue_up(session, held)
+        await queue_up(session, held)
     user = await get_user(session, user_id)
     before = _facts(user)
     _refuse_reaching_over(await get_grants(session, user_id), held)
@@ -215,7 +215,7 @@ async def delete_user(session: AsyncSession, user_id: UUID, *, held: Grants) -> 
 
     Refused: USER_NOT_FOUND, LAST_ADMIN, GRANT_NOT_HELD, INVALID_TOKEN.
     """
-    await _queue_up(session, held)
+    await queue_up(session, held)
     await get_user(session, user_id)
     _refuse_reaching_over(await get_grants(session, user_id), held)
     await _keep_an_admin(session, without=user_id)
@@ -265,7 +265,7 @@ async def set_roles(
 
     Refused: USER_NOT_FOUND, ROLE_NOT_FOUND, GRANT_NOT_HELD, LAST_ADMIN, INVALID_TOKEN.
     """
-    await _queue_up(session, held)
+    await queue_up(session, held)
     await get_user(session, user_id)
     before = (await get_grants(session, user_id)).roles
     wanted = await _role_ids(session, roles)
@@ -290,6 +290,11 @@ async def set_roles(
         )
     session.expire_all()
     return await get_user_with_roles(session, user_id)
+
+
+async def refuse_reaching_over(session: AsyncSession, user_id: UUID, held: Grants) -> None:
+    """What is done to somebody by those who may is not done to those who hold more. Refused: GRANT_NOT_HELD."""
+    _refuse_reaching_over(await get_grants(session, user_id), held)
 
 
 def _refuse_reaching_over(theirs: Grants, held: Grants) -> None:
@@ -322,7 +327,7 @@ async def _permissions_of(session: AsyncSession, roles: set[str] | frozenset[str
     return (await session.execute(query)).scalars().all()
 
 
-async def _queue_up(session: AsyncSession, held: Grants) -> None:
+async def queue_up(session: AsyncSession, held: Grants) -> None:
     """Whoever changes what somebody may do waits here for those before, so that two admins cannot remove each other at
     once; and who lost something meanwhile does not act on what they held when their request was let in.
 
@@ -339,12 +344,20 @@ async def _lock_admin_role(session: AsyncSession) -> UUID:
     return (await session.execute(select(Role.id).where(Role.name == ADMIN).with_for_update())).scalar_one()
 
 
+_ABLE: list[ColumnElement[bool]] = []
+
+
+def count_as_able(condition: ColumnElement[bool]) -> None:
+    """What else it takes to log in, said by whoever knows: the last administrator who can must stay."""
+    _ABLE.append(condition)
+
+
 async def _keep_an_admin(session: AsyncSession, *, without: UUID) -> None:
     role_id = await _lock_admin_role(session)
     admins = (
         select(UserRole.user_id)
         .join(User, col(User.id) == UserRole.user_id)
-        .where(UserRole.role_id == role_id, User.is_active)
+        .where(UserRole.role_id == role_id, User.is_active, *_ABLE)
     )
     if get_settings().verified_email_required:
         # Who cannot log in administers nothing.
@@ -364,7 +377,7 @@ async def get_role(session: AsyncSession, role_id: UUID) -> RoleResponse:
 
 async def create_role(session: AsyncSession, request: CreateRoleRequest, *, held: Grants) -> RoleResponse:
     """Refused: PERMISSION_UNKNOWN, GRANT_NOT_HELD, ROLE_NAME_TAKEN, INVALID_TOKEN."""
-    await _queue_up(session, held)
+    await queue_up(session, held)
     permissions = set(request.permissions)
     _refuse_grants(permissions, held)
     _refuse_names([request.name], held)
@@ -384,7 +397,7 @@ async def update_role(
     session: AsyncSession, role_id: UUID, changes: UpdateRoleRequest, *, held: Grants
 ) -> RoleResponse:
     """Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, PERMISSION_UNKNOWN, GRANT_NOT_HELD, ROLE_NAME_TAKEN, INVALID_TOKEN."""
-    await _queue_up(session, held)
+    await queue_up(session, held)
     role, before = await _own_role(session, role_id)
     after = before if changes.permissions is None else set(changes.permissions)
     _refuse_grants(before ^ after, held)
@@ -417,7 +430,7 @@ def _role_facts(role: RoleResponse) -> Facts:
 
 async def delete_role(session: AsyncSession, role_id: UUID, *, held: Grants) -> None:
     """Its members lose what they had through it. Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, GRANT_NOT_HELD, INVALID_TOKEN."""
-    await _queue_up(session, held)
+    await queue_up(session, held)
     role, before = await _own_role(session, role_id)
     _refuse_reaching_over(Grants(frozenset({role.name}), frozenset(before)), held)
     await _end_tokens_of_members(session, role_id)

@@ -283,6 +283,8 @@ def test_the_log_is_filtered_and_comes_in_pages(company: Company) -> None:
         ("since", "yesterday"),
         ("since", "2026-01-01T00:00:00"),
         ("until", "0000-00-00"),
+        ("since", "0001-01-01T00:00:00+14:00"),
+        ("until", "9999-12-31T23:59:59-12:00"),
         ("target_id", "a\x00b"),
         ("surplus", "1"),
     ],

@@ -12,12 +12,17 @@ from sqlmodel import col
 
 from src.auth.models import OneTimeToken, Purpose
 from src.auth.tokens import hash_opaque_token
+from src.outbox.models import OutboxEvent
 from src.shared.errors import ErrorCode
+from src.users import User
 from tests.auth.conftest import LOGIN, OpenSession, Session
 from tests.conftest import PASSWORD, Account
 from tests.support.answers import at_once, bearer, data_of, refused, refused_fields, told
-from tests.support.mail import Mailbox
+from tests.support.mail import Mailbox, running_mail_server
+from tests.support.postgres import Kind
+from tests.support.service import own_place
 from tests.support.tables import execute
+from tests.support.waiting import eventually
 
 NEW_PASSWORD = "violet-harbour-engine-47"
 VERIFY, RESET, CONFIRM = "verify", "password/reset", "email/confirm"
@@ -160,6 +165,10 @@ def test_a_code_ends_with_its_account(  # noqa: PLR0913, PLR0917 - fixtures and 
     data_of(admin.patch(user, json={"is_active": False}) if end == "disable" else admin.delete(user))
 
     refused(use(ask, path, code), ErrorCode.INVALID_ONE_TIME_TOKEN)
+    if end == "disable":
+        # What was sent to whoever had it then is not good for whoever has it now.
+        data_of(admin.patch(user, json={"is_active": True}))
+        refused(use(ask, path, code), ErrorCode.INVALID_ONE_TIME_TOKEN)
 
 
 def test_codes_for_a_new_password_end_when_the_password_or_the_address_changes(
@@ -205,6 +214,67 @@ def test_asking_for_a_mail_tells_nobody_whether_there_is_an_account(
     mailbox.wait_for(there.email, about=ABOUT[RESET if path == "password/forgot" else VERIFY])
     assert mailbox.mails_to(nobody) == []
     assert mailbox.mails_to(disabled.email, about="new password") == []
+
+
+def test_a_code_that_was_sent_elsewhere_is_none(
+    ask: Ask, open_session: OpenSession, mailbox: Mailbox, database_url: str
+) -> None:
+    """As if the account had moved while it was sent."""
+    code = code_for(RESET, open_session(), mailbox, ask)
+    its = update(OneTimeToken).where(col(OneTimeToken.token_hash) == hash_opaque_token(code))
+    execute(database_url, its.values(email="elsewhere@example.com"))
+
+    refused(use(ask, RESET, code), ErrorCode.INVALID_ONE_TIME_TOKEN)
+
+
+@pytest.mark.parametrize("end", ["password", "deletion", "address"])
+async def test_what_was_asked_for_before_the_account_changed_is_not_done_after_it(
+    database_kind: Kind, end: str
+) -> None:
+    with running_mail_server() as box, own_place(database_kind, MAIL__URL=box.url) as place:
+        with place.service(OUTBOX__DISPATCH="false") as service:
+            email, new = service.register(), address()
+            token = service.log_in(email)["access_token"]
+            letter = {"new_email": new, "current_password": PASSWORD}
+            data_of(service.post("auth/email/change", letter, token=token), 202)
+            data_of(service.post("auth/password/forgot", {"email": email}), 202)
+            if end == "password":
+                letter = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+                data_of(service.post("auth/password/change", letter, token=token))
+            elif end == "deletion":
+                data_of(service.post("profile/delete", {"current_password": PASSWORD}, token=token))
+            else:
+                user = update(User).where(col(User.email) == email)
+                moved = user.values(email=f"moved-{email}", email_key=f"moved-{email}", auth_epoch=7)
+                execute(place.database_url, moved)
+
+        async def all_is_done() -> bool:
+            waiting = select(func.count()).where(
+                col(OutboxEvent.delivered_at).is_(None), col(OutboxEvent.dead_at).is_(None)
+            )
+            return execute(place.database_url, waiting)[0][0] == 0
+
+        with place.worker():
+            await eventually(all_is_done, within_seconds=30)
+
+    assert box.mails_to(new) == []
+    assert len(box.mails_to(email, about="A new password")) == (1 if end == "password" else 0)
+
+
+def test_a_mailbox_is_one_however_it_is_spelled_and_whoever_asks(database_kind: Kind) -> None:
+    with (
+        running_mail_server() as box,
+        own_place(database_kind, MAIL__URL=box.url, MAIL__PER_MAILBOX="5") as place,
+        place.service() as service,
+    ):
+        target, last = f"stranger-{uuid4().hex}@example.com", address()
+        for number in range(8):
+            spelled = target[:number] + target[number:].upper() if number else target
+            token = service.log_in(service.register(spelled))["access_token"]
+            data_of(service.post("profile/delete", {"current_password": PASSWORD}, token=token))
+        box.wait_for(service.register(last))
+
+    assert len([to for to, _ in box.arrived if to.casefold() == target]) == 5
 
 
 def test_only_so_many_mails_are_sent_to_one_account_within_an_hour(

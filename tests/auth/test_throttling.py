@@ -12,7 +12,7 @@ import pytest
 from src.shared.errors import ErrorCode
 from tests.auth.conftest import LOGIN
 from tests.conftest import PASSWORD
-from tests.support.answers import data_of, refused, refused_fields
+from tests.support.answers import bearer, data_of, refused, refused_fields
 from tests.support.ports import reserved_port
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.server import running_server
@@ -78,6 +78,7 @@ def client(counted: str) -> Iterator[httpx2.Client]:
             "CACHE__URL": cache,
             "CACHE__NAMESPACE": uuid4().hex,
             "HTTP__TRUSTED_PROXIES": "127.0.0.1",
+            "AUTH__EVEN_SECONDS": "0",
         }
         server = stack.enter_context(running_server(env))
         yield stack.enter_context(httpx2.Client(base_url=server.url, timeout=15, verify=False))
@@ -230,6 +231,50 @@ def test_one_network_of_ipv6_is_one_place(client: httpx2.Client, counted: str, a
     assert within_one_window(FAILURES_SECONDS, guess_until_refused) == allowed(10, counted)
 
 
+# Each measurement has a caller of its own: one that is done again must not find what the first one counted.
+
+
+@whichever_counts
+@pytest.mark.parametrize("network", ["2001:db8:1:{}::{}", "2001:0DB8:2:{}:0:0:0:{}"])
+def test_all_of_ones_network_of_ipv6_is_one_caller(client: httpx2.Client, counted: str, network: str) -> None:
+    def measure() -> int:
+        number, turn = next(_networks), count(1)
+        return tries_until_refused(lambda: Caller(client, network.format(number, next(turn))).register(), 60)
+
+    assert within_one_window(REGISTRATIONS_SECONDS, measure) == 60
+
+
+@whichever_counts
+def test_an_address_of_ipv4_in_the_words_of_ipv6_is_itself_and_nobody_else(
+    client: httpx2.Client, account: str, counted: str
+) -> None:
+    def measure() -> int:
+        attacker = Caller(client, f"::ffff:{new_address()}")
+        return tries_until_refused(lambda: attacker.fail(account), 10)
+
+    assert within_one_window(FAILURES_SECONDS, measure) == 10
+    data_of(Caller(client, f"::ffff:{new_address()}").log_in(account))
+
+
+@whichever_counts
+def test_a_password_is_not_asked_for_again_without_end(client: httpx2.Client, counted: str) -> None:
+    """A right one costs as much as a wrong one."""
+    letter = {"current_password": PASSWORD, "new_password": "password1234"}
+
+    def measure() -> int:
+        owner = Caller(client)
+        email = data_of(owner.register(), 201)["email"]
+        token = bearer(data_of(owner.log_in(email))["access_token"])
+
+        def change() -> httpx2.Response:
+            headers = {"X-Forwarded-For": new_address(), **token}
+            return client.post("/api/v1/auth/password/change", json=letter, headers=headers)
+
+        return tries_until_refused(change, 30)
+
+    assert within_one_window(REGISTRATIONS_SECONDS, measure) == 30
+
+
 MAILED = [
     ("password/forgot", {"email": "nobody@example.com"}),
     ("password/reset", {"token": "A" * 43, "new_password": PASSWORD}),
@@ -241,13 +286,16 @@ MAILED = [
 
 @whichever_counts
 def test_an_address_asks_for_sixty_mails_a_minute_and_tries_as_many_codes(client: httpx2.Client, counted: str) -> None:
-    caller, turn = Caller(client), count()
+    def measure() -> int:
+        caller, turn = Caller(client), count()
 
-    def ask() -> httpx2.Response:
-        path, letter = MAILED[next(turn) % len(MAILED)]
-        return caller.post(f"/api/v1/auth/{path}", **letter)
+        def ask() -> httpx2.Response:
+            path, letter = MAILED[next(turn) % len(MAILED)]
+            return caller.post(f"/api/v1/auth/{path}", **letter)
 
-    assert within_one_window(REGISTRATIONS_SECONDS, lambda: tries_until_refused(ask, 60)) == 60
+        return tries_until_refused(ask, 60)
+
+    assert within_one_window(REGISTRATIONS_SECONDS, measure) == 60
     assert Caller(client).post("/api/v1/auth/verify", token="A" * 43).status_code == 400
 
 

@@ -116,6 +116,21 @@ def test_who_registered_somebody_elses_address_does_not_keep_it(production: Prod
     data_of(production.log_in(email, owners))
 
 
+def test_a_code_does_not_open_the_account_of_a_thief_to_whoever_types_it(production: Production) -> None:
+    """Somebody else was quicker with the address: from the second registration on only a new password opens it."""
+    email, thiefs = address(), "the-password-of-a-thief-77"
+    production.client.post(REGISTER, json={"email": email, "password": thiefs})
+    first = production.mailbox.wait_for(email, about="Confirm your address").code
+    production.register(email)
+    production.mailbox.wait_for(email, about="You have an account")
+
+    refused(production.client.post("/api/v1/auth/verify", json={"token": first}), ErrorCode.INVALID_ONE_TIME_TOKEN)
+    data_of(production.client.post("/api/v1/auth/verify/request", json={"email": email}), 202)
+    production.mailbox.wait_for(email, about="You have an account", number=2)
+    assert len(production.mailbox.mails_to(email, about="Confirm your address")) == 1
+    refused(production.log_in(email, thiefs), ErrorCode.INVALID_CREDENTIALS)
+
+
 def test_each_registration_sends_one_mail_to_the_owner_of_the_address(production: Production) -> None:
     email, last = address(), address()
 

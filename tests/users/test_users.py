@@ -274,3 +274,15 @@ def test_an_administrator_ends_the_sessions_of_somebody(
         refused(device.get("/api/v1/profile"), ErrorCode.INVALID_TOKEN)
     data_of(login(account).get("/api/v1/profile"))
     refused(admin.delete(f"/api/v1/users/{uuid4()}/sessions"), ErrorCode.USER_NOT_FOUND)
+
+
+def test_who_holds_less_does_not_end_an_administrators_sessions(
+    admin: httpx2.Client, register: Register, login: Callable[[Account], httpx2.Client], hire: Hire
+) -> None:
+    boss = register()
+    data_of(admin.put(f"/api/v1/users/{boss.id}/roles", json={"roles": ["admin"]}))
+    device = login(boss)
+
+    refused(hire("user:*").delete(f"/api/v1/users/{boss.id}/sessions"), ErrorCode.GRANT_NOT_HELD)
+
+    data_of(device.get("/api/v1/profile"))

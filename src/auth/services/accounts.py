@@ -1,6 +1,9 @@
 """What the verbs share: the account's lock, its password, the end of its sessions."""
 
-from datetime import UTC, datetime
+import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 from uuid import UUID
 
 from sqlalchemy import update
@@ -18,6 +21,9 @@ from src.shared.errors import ErrorCode
 from src.users import User
 from src.users import services as users
 from src.users.schemas import email_key
+
+# An account without a password, invited say, administers nothing.
+users.count_as_able(select(Credential.user_id).where(col(Credential.user_id) == User.id).exists())
 
 
 def may_log_in(*, is_active: bool, is_verified: bool) -> bool:
@@ -46,6 +52,7 @@ async def confirm_password(user_id: UUID, typed: str, device: Device) -> tuple[U
         credential = await session.get(Credential, user_id)
     stored = credential.password_hash if credential else None
     account = email_key(user.email)
+    await throttle.spend_confirmation(account)
     async with passwords.turn():
         # Not by what the world does: who has a session was let in before.
         await throttle.refuse_exhausted_login(account, device.address)
@@ -68,6 +75,19 @@ async def refuse_changed_password(session: AsyncSession, user_id: UUID, stored: 
         # Somebody changed it since it was checked: the old password decides nothing any more.
         raise BusinessException(ErrorCode.CONFLICTING_WRITE)
     return current
+
+
+async def even_out(began: float) -> None:
+    """What is refused, or answered alike, for one reason or another leaves at the same time after it began (`monotonic`),
+    in steps of AUTH__EVEN_SECONDS: some reasons take a row or a statement more."""
+    step = get_settings().auth.even_seconds
+    if step:
+        await asyncio.sleep(step - (monotonic() - began) % step)
+
+
+def later_than_anybody_measures() -> timedelta:
+    """Not behind the answer at once: whoever asked for a mail would see by their next request whether there is work to do."""
+    return timedelta(seconds=random.uniform(0, get_settings().auth.mail_delay_seconds))  # noqa: S311 - no secret
 
 
 async def revoke_sessions(session: AsyncSession, user_id: UUID) -> None:

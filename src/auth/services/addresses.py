@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from src.audit import services as audit
 from src.auth import throttle
-from src.auth.models import Purpose
+from src.auth.models import Credential, Purpose
 from src.auth.schemas import ChangeEmailRequest
 from src.auth.services import one_time
-from src.auth.services.accounts import confirm_password, end_sessions
+from src.auth.services.accounts import confirm_password, end_sessions, later_than_anybody_measures, lock_account
 from src.auth.services.devices import Device
 from src.mail import services as mail
 from src.outbox import services as outbox
@@ -32,7 +32,11 @@ async def request_verification(session: AsyncSession, email: str, device: Device
     """Refused: TOO_MANY_ATTEMPTS."""
     await throttle.spend_mail_request(device.address)
     await outbox.publish(
-        session, VERIFICATION_REQUESTED, aggregate=f"address:{pseudonym(email_key(email))}", payload={"email": email}
+        session,
+        VERIFICATION_REQUESTED,
+        aggregate=f"address:{pseudonym(email_key(email))}",
+        payload={"email": email},
+        delay=later_than_anybody_measures(),
     )
 
 
@@ -40,7 +44,13 @@ async def send_verification(event: Event) -> None:
     """The outbox's handler."""
     async with transaction() as session:
         user = await users.find_user_by_email(session, str(event.payload["email"]))
-        if user is not None and user.is_active and not user.is_verified:
+        if user is None or user.is_verified:
+            return
+        credential = await session.get(Credential, user.id)
+        if credential is not None and credential.is_contested:
+            # Whose password it is, the owner of the mailbox says by choosing one.
+            await one_time.send(session, user.id, Purpose.RESET_PASSWORD, to=user.email, template="already_registered")
+        else:
             await one_time.send(session, user.id, Purpose.VERIFY_ADDRESS, to=user.email)
 
 
@@ -59,13 +69,13 @@ async def verify_email(session: AsyncSession, token: str, device: Device) -> Non
 async def request_email_change(user_id: UUID, request: ChangeEmailRequest, device: Device) -> None:
     """Refused: TOO_MANY_ATTEMPTS, INVALID_CREDENTIALS."""
     await throttle.spend_mail_request(device.address)
-    await confirm_password(user_id, request.current_password.get_secret_value(), device)
+    user, _ = await confirm_password(user_id, request.current_password.get_secret_value(), device)
     async with transaction() as session:
         await outbox.publish(
             session,
             ADDRESS_CHANGE_REQUESTED,
             aggregate=f"user:{user_id}",
-            payload={"user_id": str(user_id), "email": request.new_email},
+            payload={"user_id": str(user_id), "email": request.new_email, "auth_epoch": user.auth_epoch},
         )
         await audit.record(
             session,
@@ -79,13 +89,16 @@ async def offer_new_address(event: Event) -> None:
     """The outbox's handler: a code goes to an address that is free, a word of warning to one that is not."""
     user_id, email = UUID(str(event.payload["user_id"])), str(event.payload["email"])
     async with transaction() as session:
+        user = await lock_account(session, user_id)
+        # A password that was changed meanwhile, or an account that was closed, ends what the old one asked for.
+        if user is None or user.auth_epoch != event.payload["auth_epoch"]:
+            return
         owner = await users.find_user_by_email(session, email)
         free = owner is None or owner.id == user_id
-        if free or (owner is not None and owner.is_active):
-            # Counted as the other: the code in it is shown to nobody.
-            await one_time.send(
-                session, user_id, Purpose.CHANGE_ADDRESS, to=email, template=None if free else "address_in_use"
-            )
+        # The word of warning counts as the other does: the code in it is shown to nobody.
+        await one_time.send(
+            session, user_id, Purpose.CHANGE_ADDRESS, to=email, template=None if free else "address_in_use"
+        )
 
 
 async def confirm_email_change(session: AsyncSession, token: str, device: Device) -> None:

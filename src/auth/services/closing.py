@@ -8,6 +8,7 @@ from sqlmodel import col
 
 from src.auth.models import AuthSession, Credential, OneTimeToken
 from src.auth.schemas import ConfirmRequest
+from src.auth.services import one_time
 from src.auth.services.accounts import confirm_password, refuse_changed_password, revoke_sessions
 from src.auth.services.devices import Device
 from src.idempotency import services as idempotency
@@ -27,6 +28,7 @@ async def update_user(
     updated = await users.update_user(session, user_id, changes, held=held)
     if not updated.is_active:
         await revoke_sessions(session, user_id)
+        await one_time.end_all(session, user_id)
     return updated
 
 

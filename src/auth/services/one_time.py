@@ -38,10 +38,13 @@ class Redeemed:
 
 
 async def send(session: AsyncSession, user_id: UUID, purpose: Purpose, *, to: str, template: str | None = None) -> bool:
-    """Whether a mail goes out; not when many were sent within the hour, since anybody can ask for them."""
+    """Whether a mail goes out: not to an account that was closed, not to an address that it has no more, and not when
+    many were sent within the hour, since anybody can ask for them."""
     auth, now = get_settings().auth, utc_now()
-    # Two at once would not see each other's, and both would be the newest.
-    if await lock_account(session, user_id) is None:
+    # Locked: two at once would not see each other's, and both would be the newest. Judged behind the lock: what was
+    # read before it may be of before a change of the address, which ended all codes.
+    user = await lock_account(session, user_id)
+    if user is None or not user.is_active or (to != user.email and purpose is not Purpose.CHANGE_ADDRESS):
         return False
     recent = select(func.count()).where(
         # To that mailbox too, whoever asked: nobody's is filled by many who want to move there.
@@ -51,7 +54,7 @@ async def send(session: AsyncSession, user_id: UUID, purpose: Purpose, *, to: st
     )
     if (await session.execute(recent)).scalar_one() >= auth.mails_per_account:
         return False
-    await _end(session, user_id, purpose)
+    await end(session, user_id, purpose)
     invited = purpose is Purpose.ACCEPT_INVITATION
     seconds = auth.invitation_ttl_seconds if invited else auth.one_time_token_ttl_seconds
     token = tokens.new_opaque_token()
@@ -65,7 +68,7 @@ async def send(session: AsyncSession, user_id: UUID, purpose: Purpose, *, to: st
             expires_at=now + timedelta(seconds=seconds),
         )
     )
-    await mail.write(
+    return await mail.write(
         session,
         template or _TEMPLATES[purpose],
         to=to,
@@ -73,7 +76,6 @@ async def send(session: AsyncSession, user_id: UUID, purpose: Purpose, *, to: st
         minutes=str(seconds // 60),
         hours=str(seconds // 3600),
     )
-    return True
 
 
 async def find_owner(session: AsyncSession, token: str, *purposes: Purpose) -> UUID:
@@ -98,7 +100,10 @@ async def redeem(session: AsyncSession, token: str, *purposes: Purpose) -> Redee
     row = used.one_or_none()
     if row is None or user is None or not user.is_active:
         raise BusinessException(ErrorCode.INVALID_ONE_TIME_TOKEN)
-    return Redeemed(user, row[0], row[1])
+    redeemed = Redeemed(user, row[0], row[1])
+    if redeemed.email != user.email and redeemed.purpose is not Purpose.CHANGE_ADDRESS:
+        raise BusinessException(ErrorCode.INVALID_ONE_TIME_TOKEN)
+    return redeemed
 
 
 def _good(token: str, purposes: tuple[Purpose, ...]) -> tuple[ColumnElement[bool], ...]:
@@ -111,11 +116,11 @@ def _good(token: str, purposes: tuple[Purpose, ...]) -> tuple[ColumnElement[bool
 
 
 async def end_all(session: AsyncSession, user_id: UUID) -> None:
-    """What was sent before a password or an address changed must not undo it."""
-    await _end(session, user_id, *Purpose)
+    """What was sent before a password or an address changed, or the account was closed, must not undo it."""
+    await end(session, user_id, *Purpose)
 
 
-async def _end(session: AsyncSession, user_id: UUID, *purposes: Purpose) -> None:
+async def end(session: AsyncSession, user_id: UUID, *purposes: Purpose) -> None:
     await session.execute(
         update(OneTimeToken)
         .where(

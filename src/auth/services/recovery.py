@@ -10,12 +10,20 @@ from src.auth import throttle
 from src.auth.models import Credential, Purpose
 from src.auth.schemas import ChangePasswordRequest, ResetPasswordRequest
 from src.auth.services import one_time
-from src.auth.services.accounts import confirm_password, end_sessions, hash_password, refuse_changed_password
+from src.auth.services.accounts import (
+    confirm_password,
+    end_sessions,
+    hash_password,
+    later_than_anybody_measures,
+    refuse_changed_password,
+)
 from src.auth.services.devices import Device
+from src.exceptions import BusinessException
 from src.mail import services as mail
 from src.outbox import services as outbox
 from src.outbox.services import Event
 from src.shared.database import transaction
+from src.shared.errors import ErrorCode
 from src.shared.keys import pseudonym
 from src.users import services as users
 from src.users.schemas import email_key
@@ -38,7 +46,11 @@ async def forget_password(session: AsyncSession, email: str, device: Device) -> 
     """Answered alike, and as quickly, whoever has an account. Refused: TOO_MANY_ATTEMPTS."""
     await throttle.spend_mail_request(device.address)
     await outbox.publish(
-        session, PASSWORD_FORGOTTEN, aggregate=f"address:{pseudonym(email_key(email))}", payload={"email": email}
+        session,
+        PASSWORD_FORGOTTEN,
+        aggregate=f"address:{pseudonym(email_key(email))}",
+        payload={"email": email},
+        delay=later_than_anybody_measures(),
     )
 
 
@@ -46,7 +58,7 @@ async def send_reset(event: Event) -> None:
     """The outbox's handler."""
     async with transaction() as session:
         user = await users.find_user_by_email(session, str(event.payload["email"]))
-        if user is None or not user.is_active:
+        if user is None:
             return
         if await one_time.send(session, user.id, Purpose.RESET_PASSWORD, to=user.email):
             await audit.record(session, "password.reset_sent", target=("user", user.id))
@@ -64,14 +76,16 @@ async def reset_password(request: ResetPasswordRequest, device: Device) -> None:
     fresh_hash = await hash_password(request.new_password.get_secret_value(), email=user.email, username=user.username)
     async with transaction() as session:
         redeemed = await one_time.redeem(session, token, *_BY_MAIL)
+        invited = redeemed.purpose is Purpose.ACCEPT_INVITATION
         credential = await session.get(Credential, user.id, with_for_update=True)
+        if invited and credential is not None:
+            raise BusinessException(ErrorCode.INVALID_ONE_TIME_TOKEN)
         if credential is None:
             session.add(Credential(user_id=user.id, password_hash=fresh_hash))
         else:
-            credential.password_hash = fresh_hash
+            credential.password_hash, credential.is_contested = fresh_hash, False
         await users.verify_email(session, user.id)
         await end_sessions(session, user.id)
-        invited = redeemed.purpose is Purpose.ACCEPT_INVITATION
         await _note_change(
             session, user.id, redeemed.user.email, "account.joined" if invited else "password.reset", tell=not invited
         )

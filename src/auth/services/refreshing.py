@@ -94,13 +94,15 @@ async def _exchange(session: AsyncSession, token: str, device: Device) -> TokenR
     account = await fetch_all(session, _ACCOUNT, user_id=family.user_id)
     if not account or not may_log_in(is_active=account[0][0], is_verified=account[0][1]):
         return ErrorCode.INVALID_REFRESH_TOKEN
-    key_id, successor = await current_key_id(session), tokens.succeed(token)
+    key_id, successor = await current_key_id(session), tokens.successors(token)[0]
     if await fetch_all(session, _CONSUME, its_hash=token_hash, now=now, moment=now):
         ends_at = idle_end(now, session_ends_at=family.expires_at)
         successor_hash = tokens.hash_opaque_token(successor)
         await later(session, _SUCCEED, token_hash=successor_hash, session_id=family.id, expires_at=ends_at)
         await later(session, _NOTE_USE, session_id=family.id, moment=now, place=device.address[:45])
-    elif not await _lost_answer(session, token_hash, successor, now):
+    elif (given := await _lost_answer(session, token, token_hash, now)) is not None:
+        successor = given
+    else:
         return await _end_if_reused(session, family, token_hash, now)
     access_token = tokens.make_access_token(family.user_id, family.id, account[0][2], key_id=key_id)
     return token_letter(access_token, refresh_token=successor)
@@ -119,12 +121,17 @@ def token_letter(access_token: str, *, refresh_token: str) -> TokenResponse:
     )
 
 
-async def _lost_answer(session: AsyncSession, token_hash: str, successor: str, now: datetime) -> bool:
-    """Used a moment ago, and what came of it was not used yet: the client did not get our answer."""
+async def _lost_answer(session: AsyncSession, token: str, token_hash: str, now: datetime) -> str | None:
+    """What came of it, if that was a moment ago and was not used yet: the client did not get our answer."""
     grace = now - timedelta(seconds=get_settings().auth.refresh_grace_seconds)
     used_at = await _used_at(session, token_hash)
-    next_row = await session.get(RefreshToken, tokens.hash_opaque_token(successor))
-    return used_at is not None and used_at > grace and next_row is not None and next_row.used_at is None
+    if used_at is None or used_at <= grace:
+        return None
+    for successor in tokens.successors(token):
+        row = await session.get(RefreshToken, tokens.hash_opaque_token(successor))
+        if row is not None:
+            return successor if row.used_at is None else None
+    return None
 
 
 async def _used_at(session: AsyncSession, token_hash: str) -> datetime | None:

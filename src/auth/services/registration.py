@@ -1,16 +1,19 @@
 """How accounts come about: by registration, by an administrator, by invitation."""
 
 from dataclasses import dataclass
+from time import monotonic
 from uuid import UUID
 
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from src.audit import services as audit
 from src.auth import throttle
 from src.auth.models import Credential, Purpose
 from src.auth.schemas import CreateUserRequest, RegisterRequest
 from src.auth.services import one_time
-from src.auth.services.accounts import hash_password
+from src.auth.services.accounts import even_out, hash_password, lock_account
 from src.auth.services.devices import Device
 from src.config import get_settings
 from src.exceptions import BusinessException
@@ -38,16 +41,19 @@ async def register(request: RegisterRequest, device: Device) -> UserWithRolesRes
     except BusinessException:
         await throttle.give_back_registration(device.address)
         raise
-    verified_first = get_settings().verified_email_required
+    if not get_settings().verified_email_required:
+        async with transaction() as session:
+            return await _open_own(session, request, password_hash)
+    began = monotonic()
     async with transaction() as session:
         try:
-            created = await _open_own(session, request, password_hash)
+            await _open_own(session, request, password_hash)
         except BusinessException as refusal:
-            if not verified_first or refusal.code is not ErrorCode.EMAIL_TAKEN:
+            if refusal.code is not ErrorCode.EMAIL_TAKEN:
                 raise
             await _tell_owner(session, request.email)
-            return None
-    return None if verified_first else created
+    await even_out(began)
+    return None
 
 
 async def _open_own(session: AsyncSession, request: RegisterRequest, password_hash: str) -> UserWithRolesResponse:
@@ -68,9 +74,15 @@ async def _open_own(session: AsyncSession, request: RegisterRequest, password_ha
 async def _tell_owner(session: AsyncSession, email: str) -> None:
     """Whoever registered first with somebody else's address has not got it: the code in the mail gives it back."""
     owner = await users.find_user_by_email(session, email)
-    if owner is not None and owner.is_active:
-        await one_time.send(session, owner.id, Purpose.RESET_PASSWORD, to=owner.email, template="already_registered")
-        await audit.record(session, "account.registered_again", target=("user", owner.id))
+    if owner is None:
+        return
+    if not owner.is_verified:
+        await lock_account(session, owner.id)
+        await one_time.end(session, owner.id, Purpose.VERIFY_ADDRESS)
+        contested = update(Credential).where(col(Credential.user_id) == owner.id).values(is_contested=True)
+        await session.execute(contested)
+    await one_time.send(session, owner.id, Purpose.RESET_PASSWORD, to=owner.email, template="already_registered")
+    await audit.record(session, "account.registered_again", target=("user", owner.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +112,10 @@ async def open_account(session: AsyncSession, account: NewAccount, *, held: Gran
     Refused: EMAIL_TAKEN, USERNAME_TAKEN, PERMISSION_DENIED, ROLE_NOT_FOUND, GRANT_NOT_HELD.
     """
     request, invited = account.request, account.password_hash is None
-    if request.roles and not held.allow(_ASSIGN):
-        raise BusinessException(ErrorCode.PERMISSION_DENIED, data={"required": [_ASSIGN], "match": "all"})
+    if request.roles:
+        if not held.allow(_ASSIGN):
+            raise BusinessException(ErrorCode.PERMISSION_DENIED, data={"required": [_ASSIGN], "match": "all"})
+        await users.queue_up(session, held)
     is_verified = not invited if request.is_verified is None else request.is_verified
     user = await users.create_user(session, email=request.email, username=request.username, is_verified=is_verified)
     await audit.record(session, "account.created", target=("user", user.id), after={"invited": invited})
@@ -117,8 +131,10 @@ async def open_account(session: AsyncSession, account: NewAccount, *, held: Gran
 
 async def invite_again(session: AsyncSession, user_id: UUID) -> None:
     """Refused: USER_NOT_FOUND, ALREADY_JOINED, TOO_MANY_ATTEMPTS."""
-    user = await users.get_user(session, user_id)
-    if await session.get(Credential, user_id) is not None or not user.is_active:
+    await users.get_user(session, user_id)
+    # Who is just joining holds the lock.
+    user = await lock_account(session, user_id)
+    if user is None or await session.get(Credential, user_id) is not None or not user.is_active:
         raise BusinessException(ErrorCode.ALREADY_JOINED)
     if not await one_time.send(session, user_id, Purpose.ACCEPT_INVITATION, to=user.email):
         raise BusinessException(ErrorCode.TOO_MANY_ATTEMPTS, data={"retry_after_seconds": 3600})

@@ -1,6 +1,7 @@
 """Log-in, log-out, and the list of one's sessions."""
 
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from src.audit import services as audit
 from src.auth import passwords, throttle, tokens
 from src.auth.models import AuthSession, Credential, RefreshToken
 from src.auth.schemas import SessionResponse, TokenResponse
-from src.auth.services.accounts import end_sessions, lock_account, may_log_in
+from src.auth.services.accounts import end_sessions, even_out, lock_account, may_log_in
 from src.auth.services.devices import Device
 from src.auth.services.keys import current_key_id, is_in_use
 from src.auth.services.refreshing import idle_end, token_letter
@@ -24,6 +25,7 @@ from src.shared.errors import ErrorCode
 from src.shared.keys import pseudonym
 from src.users import User
 from src.users import services as users
+from src.users.permissions import Grants
 from src.users.schemas import email_key
 
 _PLACES: Final = 100
@@ -31,10 +33,29 @@ _KEPT_FOR: Final = timedelta(days=30)
 
 
 async def log_in(name: str, password: str, device: Device) -> TokenResponse:
-    """One answer and one cost for unknown, wrong, empty, disabled and unverified. Refused: INVALID_CREDENTIALS.
+    """One answer and one cost for unknown, wrong, empty, disabled and unverified.
 
-    No transaction is open while argon2 runs.
+    Refused: TOO_MANY_ATTEMPTS, INVALID_CREDENTIALS.
     """
+    began = monotonic()
+    try:
+        user, fresh_hash = await _check_password(name, password, device)
+    except BusinessException:
+        await even_out(began)
+        raise
+    await throttle.spend_login(device.address)
+    async with transaction() as session:
+        # Under the account's lock: a disable or a password change that came meanwhile wins.
+        current = await lock_account(session, user.id)
+        if current is None or not _may_log_in(current) or current.auth_epoch != user.auth_epoch:
+            raise BusinessException(ErrorCode.INVALID_CREDENTIALS)
+        if fresh_hash is not None:
+            await _store_hash(session, user.id, fresh_hash)
+        return await _open_session(session, current, device)
+
+
+async def _check_password(name: str, password: str, device: Device) -> tuple[User, str | None]:
+    """The account, and its fresh hash if the stored one is of older parameters. No transaction is open while argon2 runs."""
     async with transaction() as session:
         user = await users.find_user_by_login(session, name)
         # Asked for nobody too: it takes the same time.
@@ -46,21 +67,11 @@ async def log_in(name: str, password: str, device: Device) -> TokenResponse:
         await throttle.refuse_exhausted_login(account, device.address)
         await _refuse_strangers(user_id, device.address)
         right, fresh_hash = await passwords.verify_password(password, stored)
-        refused = not right or user is None or stored is None or not _may_log_in(user)
-        reached = await throttle.count_failed_login(account, device.address) if refused else []
-    if refused:
-        await _note_refusal(account, user_id, reached)
-        raise BusinessException(ErrorCode.INVALID_CREDENTIALS)
-    await throttle.spend_login(device.address)
-    assert user is not None
-    async with transaction() as session:
-        # Under the account's lock: a disable or a password change that came meanwhile wins.
-        current = await lock_account(session, user.id)
-        if current is None or not _may_log_in(current) or current.auth_epoch != user.auth_epoch:
-            raise BusinessException(ErrorCode.INVALID_CREDENTIALS)
-        if fresh_hash is not None:
-            await _store_hash(session, user.id, fresh_hash)
-        return await _open_session(session, current, device)
+        if right and user is not None and stored is not None and _may_log_in(user):
+            return user, fresh_hash
+        reached = await throttle.count_failed_login(account, device.address)
+    await _note_refusal(account, user_id, reached)
+    raise BusinessException(ErrorCode.INVALID_CREDENTIALS)
 
 
 def _may_log_in(user: User) -> bool:
@@ -143,9 +154,10 @@ async def log_out_everywhere(session: AsyncSession, user_id: UUID) -> None:
     await audit.record(session, "sessions.ended", target=("user", user_id))
 
 
-async def end_sessions_of(session: AsyncSession, user_id: UUID) -> None:
-    """Of somebody else. Refused: USER_NOT_FOUND."""
+async def end_sessions_of(session: AsyncSession, user_id: UUID, *, held: Grants) -> None:
+    """Of somebody else. Refused: USER_NOT_FOUND, GRANT_NOT_HELD."""
     await users.get_user(session, user_id)
+    await users.refuse_reaching_over(session, user_id, held)
     await log_out_everywhere(session, user_id)
 
 

@@ -93,9 +93,9 @@ async def delete_user(user_id: Id, grants: CurrentGrants, session: SessionDep) -
 
 
 @router.delete("/users/{user_id}/sessions", dependencies=[Depends(require_permissions("user:update")), Idempotent])
-async def end_sessions(user_id: Id, session: SessionDep) -> None:
+async def end_sessions(user_id: Id, grants: CurrentGrants, session: SessionDep) -> None:
     """Log somebody out everywhere: a device was lost, say."""
-    await auth.end_sessions_of(session, user_id)
+    await auth.end_sessions_of(session, user_id, held=grants)
 
 
 @router.post(
