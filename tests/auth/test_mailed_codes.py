@@ -252,7 +252,7 @@ async def test_what_was_asked_for_before_the_account_changed_is_not_done_after_i
             waiting = select(func.count()).where(
                 col(OutboxEvent.delivered_at).is_(None), col(OutboxEvent.dead_at).is_(None)
             )
-            return execute(place.database_url, waiting)[0][0] == 0
+            return int(execute(place.database_url, waiting)[0][0]) == 0
 
         with place.worker():
             await eventually(all_is_done, within_seconds=30)
