@@ -33,8 +33,8 @@ test: install ## all tests, with coverage (ARGS='-k orders' reaches pytest, WORK
 	@$(BIN)/coverage run -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS); result=$$?; \
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$result
 
-test-plain: install ## the same tests with all that is there for speed alone switched off
-	@TEST_SHORTCUTS=off REFRESH_ROUNDS=20 $(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
+test-plain: install ## the same tests, the longest left out, with all that is there for speed alone switched off
+	@TEST_SHORTCUTS=off $(BIN)/python -m pytest -m "not long" -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-clients: install ## a generated TypeScript client against the service (needs node)
 	@if command -v node >/dev/null; then tests/clients/typescript/run; else echo 'node not found: skipped'; fi

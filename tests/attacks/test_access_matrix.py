@@ -15,6 +15,8 @@ from tests.attacks.people import MATRIX, Sample, Town, town
 from tests.attacks.snapshot import changed, snapshot
 from tests.support.answers import told
 
+pytestmark = pytest.mark.long
+
 __all__ = ["town"]
 
 OK = "ok"

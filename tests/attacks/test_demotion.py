@@ -14,6 +14,8 @@ from tests.auth.test_revocation import Person, Service, change_the_role, disable
 from tests.support.answers import data_of
 from tests.support.postgres import Kind
 
+pytestmark = pytest.mark.long
+
 CHECKS = int(os.environ.get("REVOCATION_CHECKS", "10000"))
 EACH = 10
 

@@ -24,6 +24,8 @@ from tests.support.server import run_command, running_server
 from tests.support.tables import execute
 from tests.support.valkey import running_valkey
 
+pytestmark = pytest.mark.long
+
 ROUNDS = 200
 USERS = f"{API}/users"
 # Whoever comes second had been let in before, or came with a token that was void by then, or was found to hold nothing

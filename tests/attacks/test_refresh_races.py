@@ -1,7 +1,6 @@
 """One refresh token, presented by many at once, round after round: one successor each, and theft ends it for good."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,11 +25,13 @@ from tests.support.postgres import Kind, drop_database, fresh_database
 from tests.support.server import Server, running_server
 from tests.support.tables import execute
 
+pytestmark = pytest.mark.long
+
 REFRESH = "/api/v1/auth/refresh"
 JSON = "Content-Type: application/json"
 AT_ONCE = 50
 # 10,000 refreshes on PostgreSQL; where there is one writer there is less to find.
-ROUNDS = int(os.environ.get("REFRESH_ROUNDS", "200"))
+ROUNDS = 200
 PARTS = 4  # a minute each at most, on a machine with other things to do
 
 

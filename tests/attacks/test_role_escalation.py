@@ -21,6 +21,8 @@ from tests.support.mail import Mailbox
 from tests.support.postgres import Kind, drop_database, fresh_database
 from tests.support.server import run_command, running_server
 
+pytestmark = pytest.mark.long
+
 __all__ = ["town"]
 
 ROLES, USERS = f"{API}/roles", f"{API}/users"

@@ -361,6 +361,7 @@ TAMPERING = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", TAMPERING)
 def test_whoever_changes_the_log_is_found_out(database_kind: Kind, how: str) -> None:
     statements, said = TAMPERING[how]

@@ -19,6 +19,8 @@ from tests.support.server import running_server
 from tests.support.service import own_place
 from tests.support.valkey import running_valkey
 
+pytestmark = pytest.mark.long
+
 REGISTER = "/api/v1/auth/register"
 TOKEN = "/api/v1/auth/token"
 FAILURES_SECONDS = 300

@@ -16,6 +16,8 @@ from tests.support.mail import Mailbox, running_mail_server
 from tests.support.service import Service, own_place
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.long
+
 TEMPLATES = sorted({path.stem for path in rendering.TEMPLATES.glob("*.txt")})
 VALUES = {"token": "the-code", "minutes": "60", "hours": "72"}
 
