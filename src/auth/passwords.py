@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 # OWASP Password Storage Cheat Sheet: argon2id with 19 MiB, 2 iterations, 1 lane.
 _HASHER = PasswordHash((Argon2Hasher(time_cost=2, memory_cost=19 * 1024, parallelism=1),))
-# Its cost grows with the square of the length, and 72 characters that are hard to guess are enough.
-_JUDGED_CHARACTERS = 72
-_SIGNS = frozenset(sign for signs in L33T_TABLE.values() for sign in signs)
-_JUDGED_SIGNS = 6
+# Its cost grows with the square of the length, and 48 characters that are hard to guess are enough.
+_JUDGED_CHARACTERS = 48
+_SIGNS = frozenset(sign for signs in L33T_TABLE.values() for sign in signs if not sign.isdigit())
+_JUDGED_SIGNS = 3
 _WEAKEST_SCORE = 2
 
 
@@ -62,8 +62,8 @@ def _judge_and_hash(password: str, known_about_user: tuple[str, ...]) -> str:
 
 
 def _bounded(password: str) -> str:
-    """For p@$$w0rd zxcvbn tries what each sign may stand for, in all combinations: with twenty different ones that is
-    seconds. Behind six of them no word is hidden any more."""
+    """For p@$$w0rd zxcvbn tries what each sign may stand for, in all combinations: with eleven different ones that is
+    seconds. Behind more than three no word is hidden any more; digits stay, since they come in sequences and dates."""
     signs = [letter for letter in dict.fromkeys(password) if letter in _SIGNS]
     return password.translate(dict.fromkeys(map(ord, signs[_JUDGED_SIGNS:]), "~"))
 

@@ -12,7 +12,9 @@ DOMAINS = [SRC / "auth", SRC / "users", SRC / "core" / "products", SRC / "core" 
 
 def test_each_domain_contains_models_schemas_and_services() -> None:
     for domain in DOMAINS:
-        assert {"models.py", "schemas.py", "services.py"} <= {file.name for file in domain.iterdir()}, domain
+        # One that no longer fits in the head is a package with the same import path.
+        rooms = {file.stem for file in domain.iterdir() if file.suffix == ".py" or (file / "__init__.py").exists()}
+        assert {"models", "schemas", "services"} <= rooms, domain
 
 
 def test_tables_lie_in_models_and_nowhere_else() -> None:

@@ -1,6 +1,7 @@
 """A real mail server, and what arrived there."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,8 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from tests.support.ports import reserved_port
 
 PATIENCE_SECONDS = 20
+# It lives in the process of the tests, some of which listen to all that is logged there.
+logging.getLogger("mail.log").disabled = True
 _CODE = re.compile(r"^    (\S{43})$", re.MULTILINE)
 
 
