@@ -20,7 +20,7 @@ class AuditFilters(QueryModel):
     """Filters of the audit log; newest entries come first."""
 
     actor_id: Annotated[Id | None, Field(description="Who did it")] = None
-    action: Annotated[Line | None, Field(description="`account.disabled`, or `account.` for all of that kind")] = None
+    action: Annotated[Line | None, Field(description="`account.updated`, or `account.` for all of that kind")] = None
     outcome: Outcome | None = None
     target_type: Line | None = None
     target_id: Line | None = None

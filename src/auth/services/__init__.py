@@ -29,7 +29,6 @@ from src.auth.services.sessions import (
     log_in,
     log_out,
     log_out_everywhere,
-    sweep,
 )
 
 __all__ = [
@@ -62,7 +61,6 @@ __all__ = [
     "rotate_keys",
     "send_reset",
     "send_verification",
-    "sweep",
     "update_user",
     "verify_email",
 ]
