@@ -250,6 +250,13 @@ class OutboxSettings(_Section):
     max_delay_seconds: PositiveSeconds = Field(3600, description="Upper bound of any pause")
 
 
+class OrderSettings(_Section):
+    payment_seconds: int = Field(
+        86_400, ge=1, le=31_536_000, description="Unpaid orders expire after so long, and give their stock back"
+    )
+    expiry_check_seconds: PositiveSeconds = Field(30, description="Pause between two looks for orders that expired")
+
+
 class HTTPSettings(_Section):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on")
@@ -342,6 +349,7 @@ class Settings(BaseSettings):
     http: HTTPSettings = Field(default_factory=HTTPSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
     outbox: OutboxSettings = Field(default_factory=OutboxSettings)
+    orders: OrderSettings = Field(default_factory=OrderSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     retry: RetrySettings = Field(default_factory=RetrySettings)
 

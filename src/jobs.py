@@ -12,6 +12,8 @@ from src.auth import services as auth
 from src.auth.services import one_time, sessions
 from src.auth.services.addresses import ADDRESS_CHANGE_REQUESTED, VERIFICATION_REQUESTED
 from src.auth.services.recovery import PASSWORD_FORGOTTEN
+from src.config import get_settings
+from src.core.orders import services as orders
 from src.idempotency import services as idempotency
 from src.mail import services as mail
 from src.outbox import services as outbox
@@ -23,6 +25,7 @@ HANDLERS: Final[Handlers] = {
     PASSWORD_FORGOTTEN: auth.send_reset,
     VERIFICATION_REQUESTED: auth.send_verification,
     ADDRESS_CHANGE_REQUESTED: auth.offer_new_address,
+    **orders.HANDLERS,
 }
 
 SWEEPS: Final[Mapping[str, Callable[[AsyncSession], Awaitable[int]]]] = {
@@ -37,8 +40,8 @@ _SWEPT_EVERY_SECONDS: Final = 3600
 
 @asynccontextmanager
 async def working() -> AsyncIterator[None]:
-    """While the block runs, events are delivered and what is old is swept."""
-    tasks = [asyncio.create_task(outbox.dispatch(HANDLERS)), asyncio.create_task(_keep_sweeping())]
+    """While the block runs, events are delivered, what is overdue expires, and what is old is swept."""
+    tasks = [asyncio.create_task(work) for work in (outbox.dispatch(HANDLERS), _keep_expiring(), _keep_sweeping())]
     try:
         yield
     finally:
@@ -47,6 +50,34 @@ async def working() -> AsyncIterator[None]:
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+
+async def _keep_expiring() -> None:
+    while True:
+        await asyncio.sleep(get_settings().orders.expiry_check_seconds)
+        try:
+            await expire_orders()
+        except DATABASE_ERRORS as error:
+            logger.bind(error=type(error).__name__).warning("Could not look for overdue orders now")
+
+
+async def expire_orders() -> int:
+    """How many gave their stock back."""
+    expired = 0
+    while True:
+        async with transaction() as session:
+            overdue = await orders.list_overdue(session)
+        before = expired
+        for order_id in overdue:
+            try:
+                async with transaction() as session:
+                    expired += await orders.expire_order(session, order_id)
+            except DATABASE_ERRORS:
+                raise
+            except Exception:  # noqa: BLE001 - whatever it is, the others must not wait for it
+                logger.bind(order_id=str(order_id)).exception("Could not expire an order")
+        if expired == before:
+            return expired
 
 
 async def _keep_sweeping() -> None:

@@ -69,7 +69,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """A failed test shows what its server said."""
     report = yield
     server = getattr(item, "funcargs", {}).get("server")
-    if report.failed and isinstance(server, Server):
+    if report.failed and isinstance(server, Server) and server.log.exists():
         report.sections.append(("Captured server output", server.output()[-20_000:]))
     return report
 

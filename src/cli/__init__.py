@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 import uvicorn
@@ -23,6 +24,7 @@ from src.auth.schemas import CreateUserRequest
 from src.cli import demo
 from src.cli.docs import write_pages
 from src.config import ConfigurationError, Settings, load_settings, refuse_weak, setting_name, use_settings, with_secret
+from src.doctor import examine
 from src.exceptions import BusinessException
 from src.http.compiled import list_routes
 from src.http.envelope import install_envelope
@@ -30,8 +32,11 @@ from src.http.errors import field_errors
 from src.http.needs import list_needs
 from src.http.server import server_options
 from src.jobs import working
+from src.outbox import services as outbox
+from src.outbox.schemas import EventFilters, EventState
 from src.shared import migrations
 from src.shared.database import DATABASE_ERRORS, close_engine, transaction
+from src.shared.errors import ErrorCode
 from src.shared.logging import set_up_logging, shut_down_logging
 from src.users import services as users
 from src.users.permissions import PERMISSIONS, Grants
@@ -42,6 +47,7 @@ cli = typer.Typer(name="python -m src", no_args_is_help=True, add_completion=Fal
 _say = Console(highlight=False, soft_wrap=True).print
 _complain = Console(stderr=True, highlight=False, soft_wrap=True).print
 
+_SHOWN = 20
 _EVERYTHING = Grants(frozenset({ADMIN}), frozenset({"*"}))
 
 
@@ -243,6 +249,64 @@ def verify_audit(
     if verdict[0].problem is not None:
         _fail(f"The audit log is not intact: {verdict[0].problem}", 1)
     _say(f"The audit log is intact: {verdict[0].entries}:{verdict[0].head}", markup=False)
+
+
+@cli.command()
+def doctor() -> None:
+    """Check what must be true of the tables: exit code 1 where it is not, with the rows that break it."""
+    use_settings(with_secret(load_settings()))
+    broken: list[str] = []
+
+    async def look() -> None:
+        async with transaction() as session:
+            async for finding in examine(session):
+                _say(f"{'BROKEN' if finding.broken else 'ok':8}{finding.sentence}", markup=False)
+                for row in finding.broken[:_SHOWN]:
+                    _say(f"        {', '.join(f'{name}={value}' for name, value in row.items())}", markup=False)
+                if len(finding.broken) > _SHOWN:
+                    _say(f"        and {len(finding.broken) - _SHOWN} more", markup=False)
+                if finding.broken:
+                    broken.append(finding.sentence)
+
+    _run(look)
+    if broken:
+        _fail(f"Not true: {'; '.join(broken)}", 1)
+
+
+@cli.command("outbox")
+def show_outbox(
+    retry: Annotated[str, typer.Option(help="Have the event with this id, which was given up, delivered again")] = "",
+    retry_all: Annotated[bool, typer.Option("--retry-all", help="The same for all of them")] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """List the events that were given up, and how far behind the deliveries are."""
+    use_settings(with_secret(load_settings()))
+
+    async def look() -> None:
+        async with transaction() as session:
+            if retry_all:
+                _say(f"{await outbox.retry_dead(session)} events are delivered again", markup=False)
+            elif retry:
+                await outbox.retry_event(session, _event_id(retry))
+        async with transaction() as session:
+            status = await outbox.get_status(session)
+            dead = (await session.execute(outbox.select_events(EventFilters(state=EventState.DEAD)))).scalars().all()
+        _say(
+            f"{status.waiting} wait, for {status.lag_seconds:.0f} s at most; {status.dead} were given up", markup=False
+        )
+        for event in dead:
+            _say(
+                f"{event.id}  {event.kind}  {event.aggregate}  {event.attempts} attempts, {event.last_error}",
+                markup=False,
+            )
+
+    _run(look)
+
+
+def _event_id(written: str) -> UUID:
+    try:
+        return UUID(written)
+    except ValueError:
+        raise BusinessException(ErrorCode.EVENT_NOT_FOUND) from None
 
 
 @cli.command()

@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter
 
-from src.http.controllers import audit, auth, health, orders, products, statistics, users
+from src.http.controllers import audit, auth, health, orders, outbox, products, statistics, users
 
 api = APIRouter(prefix="/api/v1")
 api.include_router(auth.router, prefix="/auth", tags=["auth"])
 api.include_router(users.router, tags=["users"])
 api.include_router(audit.router, prefix="/audit", tags=["audit"])
+api.include_router(outbox.router, prefix="/outbox", tags=["outbox"])
 api.include_router(products.router, prefix="/products", tags=["products"])
 api.include_router(orders.router, prefix="/orders", tags=["orders"])
 api.include_router(statistics.router, prefix="/admin", tags=["admin"])

@@ -57,6 +57,8 @@ class ErrorCode(IntEnum):
     SERVICE_UNAVAILABLE = 90002
     DEADLINE_EXCEEDED = 90003
     CONFLICTING_WRITE = 90004
+    EVENT_NOT_FOUND = 90005
+    EVENT_NOT_DEAD = 90006
 
 
 ERROR_CODE_TO_HTTP = {
@@ -102,6 +104,8 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.SERVICE_UNAVAILABLE: 503,
     ErrorCode.DEADLINE_EXCEEDED: 503,
     ErrorCode.CONFLICTING_WRITE: 409,
+    ErrorCode.EVENT_NOT_FOUND: 404,
+    ErrorCode.EVENT_NOT_DEAD: 409,
 }
 
 
@@ -202,6 +206,10 @@ ERROR_CODE_EXPLAINED = {
     ErrorCode.SERVICE_UNAVAILABLE: Explanation("The service cannot answer now", "Retry after `Retry-After` seconds."),
     ErrorCode.DEADLINE_EXCEEDED: Explanation("The request took too long", "Retry after `Retry-After` seconds."),
     ErrorCode.CONFLICTING_WRITE: Explanation("The change conflicts with another one", "Read again and retry."),
+    ErrorCode.EVENT_NOT_FOUND: Explanation(
+        "No such event", "Check the id; what was delivered more than a day ago is forgotten."
+    ),
+    ErrorCode.EVENT_NOT_DEAD: Explanation("The event was not given up", "It is delivered, or will be: do nothing."),
 }
 
 

@@ -22,6 +22,8 @@ PERMISSIONS = {
     "stock:adjust": "Adjust stock and read its movements",
     "order:read": "Read the orders of everybody",
     "order:update": "Move the orders of everybody along",
+    "outbox:read": "See what waits to be delivered, and what was given up",
+    "outbox:retry": "Have what was given up delivered again",
 }
 """What a route of this service can require. A new domain adds its own here."""
 

@@ -92,6 +92,14 @@ async def get_user(session: AsyncSession, user_id: UUID) -> User:
     return user
 
 
+async def find_mail_address(session: AsyncSession, user_id: UUID) -> str | None:
+    """Where mails to somebody go: nowhere, when the account was deleted, or when the address has to be verified first."""
+    user = await session.get(User, user_id)
+    if user is None or user.deleted_at is not None:
+        return None
+    return user.email if user.is_verified or not get_settings().auth.require_verified_email else None
+
+
 async def get_user_with_roles(session: AsyncSession, user_id: UUID) -> UserWithRolesResponse:
     user = await get_user(session, user_id)
     return _with_roles(user, (await get_grants(session, user_id)).roles)

@@ -6,20 +6,26 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
 import httpx2
 import pytest
+from sqlalchemy import delete, insert
+from sqlmodel import col
 
+from src.outbox.models import OutboxEvent
 from tests.conftest import PASSWORD
 from tests.support.answers import bearer, data_of
 from tests.support.mail import Mailbox
 from tests.support.server import Server
+from tests.support.tables import execute
 from tests.support.truth import Schema, checks
 
 API = "/api/v1"
+_PLANTED: Final = "planted:"
 BODIES: Final = ("post", "put", "patch")
 MATRIX: Final[dict[str, dict[str, Any]]] = tomllib.loads(  # Any: TOML
     Path(__file__).with_name("matrix.toml").read_text(encoding="utf-8")
@@ -49,8 +55,10 @@ class Sample:
 class Town:
     """A running service, its administrator, and whoever and whatever a test wants made in it."""
 
-    def __init__(self, client: httpx2.Client, document: Schema, admin_email: str, mailbox: Mailbox) -> None:
-        self.client, self.document, self.mailbox = client, document, mailbox
+    def __init__(
+        self, client: httpx2.Client, document: Schema, admin_email: str, mailbox: Mailbox, database_url: str
+    ) -> None:
+        self.client, self.document, self.mailbox, self.database_url = client, document, mailbox, database_url
         self.admin = self.log_in(admin_email)
         self._roles: dict[tuple[str, ...], str] = {}
         self._actors: dict[str, Person | None] = {}
@@ -134,10 +142,31 @@ class Town:
         made = data_of(self.ask(self.admin, "POST", f"{API}/products", json=letter | differently), 201)
         return str(made["id"])
 
-    def order(self, owner: Person) -> str:
+    def order(self, owner: Person, *steps: str) -> str:
+        """Moved along by `steps`: pay, fulfil."""
         letter = {"items": [{"product_id": self.product(), "quantity": 2}]}
         key = {"Idempotency-Key": uuid4().hex}
-        return str(data_of(self.ask(owner, "POST", f"{API}/orders", json=letter, headers=key), 201)["id"])
+        order_id = str(data_of(self.ask(owner, "POST", f"{API}/orders", json=letter, headers=key), 201)["id"])
+        for step in steps:
+            data_of(self.ask(self.admin, "POST", f"{API}/orders/{order_id}/{step}"))
+        return order_id
+
+    def dead_event(self) -> str:
+        """Given up long ago."""
+        event_id, now = uuid4(), datetime.now(UTC)
+        row = {
+            "id": event_id,
+            "kind": "mail",
+            "aggregate": f"{_PLANTED}{event_id}",
+            "payload": b"",
+            "created_at": now,
+            "available_at": now,
+            "attempts": 12,
+            "last_error": "SMTPDataError",
+            "dead_at": now,
+        }
+        execute(self.database_url, insert(OutboxEvent).values(row))
+        return str(event_id)
 
     def invited(self) -> tuple[str, str]:
         """id and e-mail of somebody who has no password yet."""
@@ -210,6 +239,9 @@ MAKERS: dict[str, Callable[[Town, Person], str]] = {
     "role_name": lambda town, _: str(town.new_role()["name"]),
     "product_id": lambda town, _: town.product(),
     "order_id": lambda town, owner: town.order(owner),
+    "paid_order_id": lambda town, owner: town.order(owner, "pay"),
+    "fulfilled_order_id": lambda town, owner: town.order(owner, "pay", "fulfil"),
+    "event_id": lambda town, _: town.dead_event(),
     "session_id": lambda town, owner: town.session(owner)[0],
     "refresh_token": lambda town, owner: town.session(owner)[1].refresh_token,
     "email": lambda *_: f"{uuid4().hex}@example.com",
@@ -245,17 +277,18 @@ def _filled(value: Any, things: _Things) -> Any:  # Any: JSON
 
 
 @contextmanager
-def town_of(server: Server, admin_email: str, mailbox: Mailbox) -> Iterator[Town]:
+def town_of(server: Server, admin_email: str, mailbox: Mailbox, database_url: str) -> Iterator[Town]:
     """Each answer in it is held against the document."""
     # Plain HTTP over loopback: loading certificates would take longer than most tests.
     with httpx2.Client(base_url=server.url, timeout=15, verify=False) as client:
         document: Schema = client.get("/openapi.json").raise_for_status().json()
         client.event_hooks = {"response": [checks(lambda: document)]}
-        yield Town(client, document, admin_email, mailbox)
+        yield Town(client, document, admin_email, mailbox, database_url)
+    execute(database_url, delete(OutboxEvent).where(col(OutboxEvent.aggregate).startswith(_PLANTED)))
 
 
 @pytest.fixture(scope="module")
-def town(server: Server, admin_email: str, mailbox: Mailbox) -> Iterator[Town]:
+def town(server: Server, admin_email: str, mailbox: Mailbox, database_url: str) -> Iterator[Town]:
     """For tests that import it: with people of its own for each of their files."""
-    with town_of(server, admin_email, mailbox) as town:
+    with town_of(server, admin_email, mailbox, database_url) as town:
         yield town

@@ -69,6 +69,18 @@ def _orders_of(town: Town, who: Person, customer_id: str) -> httpx2.Response:
     return town.ask(who, "GET", f"{API}/orders", params={"customer_id": customer_id})
 
 
+def _paid_order(town: Town, owner: Person) -> str:
+    return town.order(owner, "pay")
+
+
+def _fulfilled_order(town: Town, owner: Person) -> str:
+    return town.order(owner, "pay", "fulfil")
+
+
+def _event(town: Town, _: Person) -> str:
+    return town.dead_event()
+
+
 def _with_an_order(town: Town, owner: Person) -> str:
     town.order(owner)
     return owner.id
@@ -89,6 +101,24 @@ CASES = [
     of(f"DELETE {API}/auth/sessions/{{session_id}}", "session_id", _session, strangers=((), ("user:*",), ("*",))),
     of(f"GET {API}/orders/{{order_id}}", "order_id", _order, strangers=((), ("order:update", "user:*"))),
     of(f"POST {API}/orders/{{order_id}}/cancel", "order_id", _order, strangers=((), ("order:read", "user:*"))),
+    of(f"GET {API}/orders/{{order_id}}/timeline", "order_id", _order, strangers=((), ("order:update", "user:*"))),
+    *(
+        of(
+            f"POST {API}/orders/{{order_id}}/{step}",
+            "order_id",
+            order,
+            strangers=((), ("order:read", "user:*")),
+            rightful=("order:update",),
+        )
+        for step, order in (("pay", _order), ("fulfil", _paid_order), ("return", _fulfilled_order))
+    ),
+    of(
+        f"POST {API}/outbox/{{event_id}}/retry",
+        "event_id",
+        _event,
+        strangers=((), ("outbox:read", "order:*")),
+        rightful=("outbox:retry",),
+    ),
     Case(f"GET {API}/orders", "customer_id", _with_an_order, _orders_of, QUERY, ((), ("order:update", "user:*"))),
     of(
         f"GET {API}/users/{{user_id}}",

@@ -432,7 +432,7 @@ def house(database_kind: Kind, tmp_path_factory: pytest.TempPathFactory, mailbox
         made = run_command("create-admin", "--email", email, env=env, cwd=folder, stdin=f"{PASSWORD}\n")
         assert made.returncode == 0, made.stdout + made.stderr
         server = stack.enter_context(running_server(env, "tests.attacks.apps_guarded:app"))
-        yield stack.enter_context(town_of(server, email, mailbox))
+        yield stack.enter_context(town_of(server, email, mailbox, url))
 
 
 def enters(house: Town, person: Person, room: str) -> bool:

@@ -18,15 +18,23 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 def execute(url: str, statement: Executable) -> Sequence[Row[Any]]:  # Any: columns of any type
     """Run one statement in a transaction of its own; callable with an event loop running, too."""
+    return execute_each(url, [statement])[0]
 
-    async def run() -> Sequence[Row[Any]]:  # Any: as above
+
+def execute_each(url: str, statements: Sequence[Executable]) -> list[Sequence[Row[Any]]]:  # Any: as above
+    """The same for several in one transaction."""
+
+    async def run() -> list[Sequence[Row[Any]]]:  # Any: as above
         parsed = make_url(url)
         engine = create_async_engine(parsed.set(drivername=_DRIVERS[parsed.get_backend_name()]), poolclass=NullPool)
         watch_writes(engine, lease_seconds=1)
         try:
             async with engine.begin() as connection:
-                result = await connection.execute(statement)
-                return result.all() if result.returns_rows else []
+                found: list[Sequence[Row[Any]]] = []  # Any: as above
+                for statement in statements:
+                    result = await connection.execute(statement)
+                    found.append(result.all() if result.returns_rows else [])
+                return found
         finally:
             await engine.dispose()
 

@@ -1,12 +1,13 @@
-"""Tables of orders and their lines."""
+"""Tables of orders, their lines and their history."""
 
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Enum, Index
+from sqlalchemy import BigInteger, CheckConstraint, Column, Enum, Index, text
 from sqlmodel import Field, SQLModel
 
-from src.mixins import TimestampMixin
+from src.mixins import TimestampMixin, utc_now
 from src.shared.types import new_id, random_bits
 
 # Crockford's base 32: no letter that is read as a digit.
@@ -15,7 +16,11 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 class OrderStatus(StrEnum):
     PLACED = "placed"
+    PAID = "paid"
+    FULFILLED = "fulfilled"
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    RETURNED = "returned"
 
 
 def new_order_number() -> str:
@@ -25,34 +30,39 @@ def new_order_number() -> str:
     return f"{digits[:5]}-{digits[5:]}"
 
 
+def _status() -> Enum:
+    # Text with a CHECK: PostgreSQL's own enum types cannot be altered within a transaction.
+    return Enum(
+        OrderStatus,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        name="order_status",
+        values_callable=lambda members: [m.value for m in members],
+    )
+
+
+_UNPAID = text("status = 'placed'")
+
+
 class Order(SQLModel, TimestampMixin, table=True):
     __tablename__ = "orders"
     __table_args__ = (
         CheckConstraint("total_minor >= 0", name="total_not_negative"),
         Index("ix_orders_customer_id_created_at", "customer_id", "created_at"),
+        Index("ix_orders_unpaid", "expires_at", postgresql_where=_UNPAID, sqlite_where=_UNPAID),
     )
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     number: str = Field(default_factory=new_order_number, max_length=16, unique=True)
     customer_id: UUID = Field(foreign_key="users.id")
-    status: OrderStatus = Field(
-        default=OrderStatus.PLACED,
-        sa_column=Column(
-            # Text with a CHECK: PostgreSQL's own enum types cannot be altered within a transaction.
-            Enum(
-                OrderStatus,
-                native_enum=False,
-                create_constraint=True,
-                length=16,
-                name="order_status",
-                values_callable=lambda members: [m.value for m in members],
-            ),
-            nullable=False,
-        ),
-    )
+    status: OrderStatus = Field(default=OrderStatus.PLACED, sa_column=Column(_status(), nullable=False))
     total_minor: int = Field(sa_type=BigInteger)
     currency: str = Field(max_length=3)
     version: int = Field(default=1)
+    """How many events it has had."""
+    expires_at: datetime
+    """Until then what it ordered is kept for it, paid or not."""
 
 
 class OrderLine(SQLModel, table=True):
@@ -67,3 +77,16 @@ class OrderLine(SQLModel, table=True):
     name: str = Field(max_length=255)
     unit_price_minor: int = Field(sa_type=BigInteger)
     quantity: int
+
+
+class OrderEvent(SQLModel, table=True):
+    """The history of an order. The key is why nothing happens to it twice."""
+
+    __tablename__ = "order_events"
+
+    order_id: UUID = Field(foreign_key="orders.id", primary_key=True, ondelete="CASCADE")
+    version: int = Field(primary_key=True)
+    status: OrderStatus = Field(sa_column=Column(_status(), nullable=False))
+    actor_id: UUID | None
+    """None: the service itself."""
+    created_at: datetime = Field(default_factory=utc_now)

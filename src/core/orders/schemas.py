@@ -1,5 +1,6 @@
 """Letters about orders."""
 
+from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -62,6 +63,21 @@ class OrderSummaryResponse(ResponseModel):
     total_minor: int
     currency: str
     version: int
+    created_at: LocalDatetime
+
+
+class Actor(StrEnum):
+    """Who moved an order along, as its buyer may know it."""
+
+    CUSTOMER = "customer"
+    STAFF = "staff"
+    SERVICE = "service"
+
+
+class OrderEventResponse(ResponseModel):
+    version: int
+    status: OrderStatus
+    actor: Actor
     created_at: LocalDatetime
 
 

@@ -20,6 +20,10 @@ class ProductStatus(StrEnum):
 class MovementKind(StrEnum):
     INITIAL = "initial"
     ADJUSTMENT = "adjustment"
+    RESERVATION = "reservation"
+    RELEASE = "release"
+    FULFILMENT = "fulfilment"
+    RETURN = "return"
 
 
 def _enum(kind: type[StrEnum], name: str) -> Enum:
@@ -65,15 +69,21 @@ class Product(SQLModel, TimestampMixin, table=True):
 
 
 class StockMovement(SQLModel, table=True):
-    """Append-only: the sum of a product's movements is its `on_hand`."""
+    """Append-only: a product's movements add up to its `on_hand` and its `reserved`."""
 
     __tablename__ = "stock_movements"
+    __table_args__ = (Index("ix_stock_movements_product_id_created_at_id", "product_id", "created_at", "id"),)
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
-    product_id: UUID = Field(foreign_key="products.id", index=True)
+    product_id: UUID = Field(foreign_key="products.id")
     kind: MovementKind = Field(sa_column=Column(_enum(MovementKind, "movement_kind"), nullable=False))
     quantity: int = Field(sa_type=BigInteger)
+    """By which `on_hand` changed."""
+    reserved: int = Field(default=0, sa_type=BigInteger)
+    """By which `reserved` changed."""
     reason: str = Field(max_length=255)
-    actor_id: UUID
-    """Who did it: a plain value, since who people are is not this domain's business."""
+    reference: str = Field(default="", max_length=64)
+    """What it was done for, `order:<id>` say; a plain value, since that is another domain's."""
+    actor_id: UUID | None
+    """Who did it, likewise; None: the service itself."""
     created_at: datetime = Field(default_factory=utc_now)

@@ -39,7 +39,15 @@ Sku = Annotated[
     Line, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w./-]+$"), AfterValidator(_comparable)
 ]
 Currency = Annotated[str, StringConstraints(min_length=3, max_length=3), AfterValidator(_iso_4217)]
-PriceMinor = Annotated[int, Field(strict=True, ge=0, le=MAX_PRICE_MINOR, description="In minor units (cents)")]
+PriceMinor = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=0,
+        le=MAX_PRICE_MINOR,
+        description="In minor units, as ISO 4217 has them: 1250 is 12.50 EUR, or 1250 JPY",
+    ),
+]
 ProductSort = Literal["created_at", "-created_at", "name", "-name", "price_minor", "-price_minor", "sku", "-sku"]
 
 
@@ -94,10 +102,18 @@ class AdjustStockRequest(RequestModel):
     reason: Name
 
 
+class MovementFilters(QueryModel):
+    """Filters of the ledger."""
+
+    kind: MovementKind | None = None
+
+
 class MovementResponse(ResponseModel):
     id: UUID
     kind: MovementKind
-    quantity: int
+    quantity: Annotated[int, Field(description="By which what is on hand changed")]
+    reserved: Annotated[int, Field(description="By which what is promised to open orders changed")]
     reason: str
-    actor_id: UUID
+    reference: str
+    actor_id: UUID | None
     created_at: LocalDatetime

@@ -7,9 +7,16 @@ from fastapi import APIRouter, Depends, Query
 from fastapi_pagination import Page
 from fastapi_pagination.ext.sqlalchemy import apaginate
 
+from src.auth import require_permissions
 from src.auth.dependencies import CurrentGrants, CurrentUser
 from src.core.orders import services as orders
-from src.core.orders.schemas import OrderFilters, OrderResponse, OrderSummaryResponse, PlaceOrderRequest
+from src.core.orders.schemas import (
+    OrderEventResponse,
+    OrderFilters,
+    OrderResponse,
+    OrderSummaryResponse,
+    PlaceOrderRequest,
+)
 from src.http.idempotency import IdempotencyRequired, Idempotent
 from src.shared.database import SessionDep
 from src.shared.types import Id
@@ -27,6 +34,7 @@ async def _changeable(user: CurrentUser, grants: CurrentGrants) -> UUID | None:
 
 Readable = Annotated[UUID | None, Depends(_readable)]
 Changeable = Annotated[UUID | None, Depends(_changeable)]
+_Moving = [Depends(require_permissions("order:update")), Idempotent]
 
 
 @router.post("", status_code=201, dependencies=[IdempotencyRequired])
@@ -46,6 +54,26 @@ async def get_order(order_id: Id, visible_to: Readable, session: SessionDep) -> 
     return await orders.get_order(session, order_id, visible_to=visible_to)
 
 
+@router.get("/{order_id}/timeline")
+async def get_timeline(order_id: Id, visible_to: Readable, session: SessionDep) -> list[OrderEventResponse]:
+    return await orders.get_timeline(session, order_id, visible_to=visible_to)
+
+
 @router.post("/{order_id}/cancel", dependencies=[Idempotent])
-async def cancel_order(order_id: Id, visible_to: Changeable, session: SessionDep) -> OrderResponse:
-    return await orders.cancel_order(session, order_id, visible_to=visible_to)
+async def cancel_order(order_id: Id, visible_to: Changeable, user: CurrentUser, session: SessionDep) -> OrderResponse:
+    return await orders.cancel_order(session, order_id, visible_to=visible_to, actor_id=user.id)
+
+
+@router.post("/{order_id}/pay", dependencies=_Moving)
+async def pay_order(order_id: Id, user: CurrentUser, session: SessionDep) -> OrderResponse:
+    return await orders.pay_order(session, order_id, actor_id=user.id)
+
+
+@router.post("/{order_id}/fulfil", dependencies=_Moving)
+async def fulfil_order(order_id: Id, user: CurrentUser, session: SessionDep) -> OrderResponse:
+    return await orders.fulfil_order(session, order_id, actor_id=user.id)
+
+
+@router.post("/{order_id}/return", dependencies=_Moving)
+async def return_order(order_id: Id, user: CurrentUser, session: SessionDep) -> OrderResponse:
+    return await orders.return_order(session, order_id, actor_id=user.id)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi_pagination import Page
+from fastapi_pagination.cursor import CursorPage
 from fastapi_pagination.ext.sqlalchemy import apaginate
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
@@ -15,6 +16,7 @@ from src.core.products.models import Product
 from src.core.products.schemas import (
     AdjustStockRequest,
     CreateProductRequest,
+    MovementFilters,
     MovementResponse,
     ProductFilters,
     ProductResponse,
@@ -44,10 +46,22 @@ IfMatch = Annotated[
 ]
 
 
+def _expected(if_match: str | None) -> int | None:
+    return None if if_match in (None, _ANY) else int(if_match)
+
+
 @router.get("", response_model=Page[ProductResponse])
 async def list_products(
     filters: Annotated[ProductFilters, Query()], grants: GrantsOrNone, session: SessionDep
 ) -> Any:  # Any: as apaginate has it
+    return await apaginate(session, products.select_products(filters, drafts=grants.allow(_SEES_DRAFTS)))
+
+
+@router.get("/by-cursor", response_model=CursorPage[ProductResponse])
+async def list_products_by_cursor(
+    filters: Annotated[ProductFilters, Query()], grants: GrantsOrNone, session: SessionDep
+) -> Any:  # Any: as above
+    """The same list for those who read all of it: what is sold or added meanwhile moves no row to another page."""
     return await apaginate(session, products.select_products(filters, drafts=grants.allow(_SEES_DRAFTS)))
 
 
@@ -74,13 +88,12 @@ async def get_product(product_id: Id, grants: GrantsOrNone, session: SessionDep)
 async def update_product(
     product_id: Id, request: UpdateProductRequest, session: SessionDep, if_match: IfMatch = None
 ) -> Product:
-    expected_version = None if if_match in (None, _ANY) else int(if_match)
-    return await products.update_product(session, product_id, request, expected_version=expected_version)
+    return await products.update_product(session, product_id, request, expected_version=_expected(if_match))
 
 
 @router.delete("/{product_id}", dependencies=[Depends(require_permissions("product:delete")), Idempotent])
-async def archive_product(product_id: Id, session: SessionDep) -> None:
-    await products.archive_product(session, product_id)
+async def archive_product(product_id: Id, session: SessionDep, if_match: IfMatch = None) -> None:
+    await products.archive_product(session, product_id, expected_version=_expected(if_match))
 
 
 @router.post(
@@ -97,5 +110,7 @@ async def adjust_stock(product_id: Id, request: AdjustStockRequest, user: Curren
     response_model=Page[MovementResponse],
     dependencies=[Depends(require_permissions("stock:adjust"))],
 )
-async def list_movements(product_id: Id, session: SessionDep) -> Any:  # Any: as apaginate has it
-    return await apaginate(session, await products.select_movements(session, product_id))
+async def list_movements(
+    product_id: Id, filters: Annotated[MovementFilters, Query()], session: SessionDep
+) -> Any:  # Any: as apaginate has it
+    return await apaginate(session, await products.select_movements(session, product_id, filters))

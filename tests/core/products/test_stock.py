@@ -31,7 +31,8 @@ def test_an_adjustment_moves_the_stock_and_is_written_down(admin: httpx2.Client,
     assert (adjusted["stock"], adjusted["version"]) == (12, product["version"])
     page = data_of(admin.get(f"{PRODUCTS}/{product['id']}/stock/movements"))
     assert page.keys() == {"items", "total", "page", "size", "pages"}
-    assert all(one.keys() == {"id", "kind", "quantity", "reason", "actor_id", "created_at"} for one in page["items"])
+    fields = {"id", "kind", "quantity", "reserved", "reason", "reference", "actor_id", "created_at"}
+    assert all(one.keys() == fields for one in page["items"])
     me = data_of(admin.get("/api/v1/profile"))["id"]
     assert [(one["kind"], one["quantity"], one["reason"], one["actor_id"]) for one in page["items"]] == [
         ("adjustment", -3, "broken", me),

@@ -1,4 +1,4 @@
-"""Writing events down, and delivering them: at least once, in order for each aggregate."""
+"""Delivering events: at least once, in order for each aggregate."""
 
 import asyncio
 import json
@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from loguru import logger
-from sqlalchemy import ColumnElement, and_, delete, exists, func, update
+from sqlalchemy import ColumnElement, exists, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlmodel import col, select
@@ -18,18 +19,13 @@ from sqlmodel import col, select
 from src.config import get_settings
 from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
+from src.outbox.services.publishing import PURPOSE, Payload, wake_ups
 from src.shared.database import DATABASE_ERRORS, transaction
-from src.shared.endings import after_commit
-from src.shared.keys import seal, unseal
-from src.shared.types import new_id
+from src.shared.keys import unseal
 
-_PURPOSE = "outbox"
-_AT_ONCE = 16
-_GRACE_SECONDS = 5
-_DOUBLINGS = 32
-_KEPT_FOR = timedelta(days=1)
-
-Payload = Mapping[str, str | int | bool | None]
+_AT_ONCE: Final = 16
+_GRACE_SECONDS: Final = 5
+_DOUBLINGS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,49 +39,32 @@ class Event:
     attempt: int
 
 
-Handler = Callable[[Event], Awaitable[None]]
+EffectOutside = Callable[[Event], Awaitable[None]]
+EffectInside = Callable[[AsyncSession, Event], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Once:
+    effect: EffectInside
+
+
+Handler = EffectOutside | _Once
 Handlers = Mapping[str, Handler]
-
-_wake_ups: set[asyncio.Event] = set()
-
-
-async def publish(
-    session: AsyncSession, kind: str, *, aggregate: str, payload: Payload, delay: timedelta = timedelta(0)
-) -> UUID:
-    """The event's id. It exists if, and only if, the session's transaction is committed; what it says is sealed, since
-    a table is read by many. Not delivered before `delay` is over."""
-    event = OutboxEvent(
-        id=new_id(),
-        kind=kind,
-        aggregate=aggregate,
-        payload=seal(_PURPOSE, json.dumps(payload).encode()),
-        available_at=utc_now() + delay,
-    )
-    session.add(event)
-    await session.flush()
-    after_commit(session, wake)
-    return event.id
+"""By the kind of event. A plain function has its effect outside the database, and may be called twice with one event:
+it passes `event.id` on to whoever can tell."""
 
 
-async def count_recent(session: AsyncSession, aggregate: str, *, within: timedelta) -> int:
-    """How many events of it were published, of those that are still there."""
-    recent = select(func.count()).where(
-        col(OutboxEvent.aggregate) == aggregate, col(OutboxEvent.created_at) > utc_now() - within
-    )
-    return (await session.execute(recent)).scalar_one()
-
-
-def wake() -> None:
-    """The dispatchers of this process look at once."""
-    for waiting in _wake_ups:
-        waiting.set()
+def once(effect: EffectInside) -> Handler:
+    """A handler whose effect is in our own database: it is committed together with the note that the event was
+    delivered, and so happens once, however often it is tried."""
+    return _Once(effect)
 
 
 async def dispatch(handlers: Handlers) -> None:
     """Deliver until cancelled; what is under way then may end within a few seconds, and is taken up by another process
     when its lease is over if it does not."""
     woken, under_way = asyncio.Event(), set[asyncio.Task[None]]()
-    _wake_ups.add(woken)
+    wake_ups.add(woken)
 
     def ended(task: asyncio.Task[None]) -> None:
         under_way.discard(task)
@@ -102,7 +81,7 @@ async def dispatch(handlers: Handlers) -> None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(woken.wait(), get_settings().outbox.poll_seconds)
     finally:
-        _wake_ups.discard(woken)
+        wake_ups.discard(woken)
         if under_way:
             await asyncio.wait(under_way, timeout=_GRACE_SECONDS)
         for task in under_way:
@@ -164,14 +143,24 @@ async def _claim(most: int) -> Sequence[OutboxEvent]:
 
 async def _deliver(row: OutboxEvent, handler: Handler) -> None:
     try:
-        event = Event(row.id, row.kind, row.aggregate, json.loads(unseal(_PURPOSE, row.payload)), row.attempts)
+        event = Event(row.id, row.kind, row.aggregate, json.loads(unseal(PURPOSE, row.payload)), row.attempts)
         # Well before somebody else takes it up.
         async with asyncio.timeout(get_settings().outbox.lease_seconds / 2):
+            if isinstance(handler, _Once):
+                await _deliver_once(row, event, handler.effect)
+                return
             await handler(event)
     except Exception as error:  # noqa: BLE001 - a handler's, of whatever kind: it is tried again
         await _failed(row, error)
     else:
         await _note(row, {"delivered_at": utc_now()})
+
+
+async def _deliver_once(row: OutboxEvent, event: Event, effect: EffectInside) -> None:
+    async with transaction() as session:
+        # First: whoever took it up again meanwhile waits here for us, and then finds that it is done.
+        if await _update(session, row, {"delivered_at": utc_now()}):
+            await effect(session, event)
 
 
 async def _unknown(event: Event) -> None:
@@ -192,24 +181,24 @@ async def _failed(row: OutboxEvent, error: Exception) -> None:
 
 
 async def _note(row: OutboxEvent, values: Mapping[str, object]) -> None:
-    """Unless its lease was over, and somebody else has taken it up since."""
     try:
         async with transaction() as session:
-            await session.execute(
-                update(OutboxEvent)
-                .where(and_(col(OutboxEvent.id) == row.id, col(OutboxEvent.attempts) == row.attempts))
-                .values(**values),
-                execution_options={"synchronize_session": False},
-            )
+            await _update(session, row, values)
     except DATABASE_ERRORS as error:
         # It is delivered again when its lease is over: at least once.
         logger.bind(event_id=str(row.id), error=type(error).__name__).warning("A delivery could not be noted")
 
 
-async def sweep(session: AsyncSession) -> int:
-    """Forget what was delivered more than a day ago; how many there were. What is dead stays."""
-    old = utc_now() - _KEPT_FOR
-    swept = await session.execute(
-        delete(OutboxEvent).where(col(OutboxEvent.delivered_at) < old).returning(col(OutboxEvent.id))
+async def _update(session: AsyncSession, row: OutboxEvent, values: Mapping[str, object]) -> bool:
+    """False when its lease was over, and somebody else has taken it up since."""
+    ours = (
+        update(OutboxEvent)
+        .where(
+            col(OutboxEvent.id) == row.id,
+            col(OutboxEvent.attempts) == row.attempts,
+            col(OutboxEvent.delivered_at).is_(None),
+        )
+        .values(**values)
+        .returning(col(OutboxEvent.id))
     )
-    return len(swept.all())
+    return (await session.execute(ours, execution_options={"synchronize_session": False})).first() is not None

@@ -1,0 +1,32 @@
+"""What must be true of the tables, and where it is not."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from src.core.orders import services as orders
+from src.core.products import services as products
+from src.outbox import services as outbox
+from src.shared.invariants import Invariant
+
+INVARIANTS: Final[Sequence[Invariant]] = (*products.INVARIANTS, *orders.INVARIANTS, *outbox.INVARIANTS)
+"""Each domain declares its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    sentence: str
+    broken: Sequence[Mapping[str, Any]]  # Any: columns of any type
+    """The rows for which it is not true."""
+
+
+async def examine(session: AsyncSession) -> AsyncIterator[Finding]:
+    """Each sentence is looked at in one statement: it holds or does not, whoever writes meanwhile."""
+    if session.get_bind().dialect.name == "postgresql":
+        # It reads all of each table, which may take longer than a request may.
+        await session.execute(text("SET LOCAL statement_timeout = 0"))
+    for invariant in INVARIANTS:
+        yield Finding(invariant.sentence, [dict(row) for row in (await session.execute(invariant.query())).mappings()])

@@ -1,0 +1,30 @@
+"""Events: writing them down, delivering them at least once and in order for each aggregate, looking after the rest."""
+
+from src.outbox.services.dispatching import Event, Handler, Handlers, dispatch, once
+from src.outbox.services.publishing import Payload, count_recent, publish, wake
+from src.outbox.services.tending import (
+    INVARIANTS,
+    get_status,
+    retry_dead,
+    retry_event,
+    select_events,
+    sweep,
+)
+
+__all__ = [
+    "INVARIANTS",
+    "Event",
+    "Handler",
+    "Handlers",
+    "Payload",
+    "count_recent",
+    "dispatch",
+    "get_status",
+    "once",
+    "publish",
+    "retry_dead",
+    "retry_event",
+    "select_events",
+    "sweep",
+    "wake",
+]
