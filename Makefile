@@ -17,7 +17,7 @@ BENCH_BIN   := .venv-bench/bin
 BENCH_READY := .venv-bench/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-plain test-clients check format lock bench bench-install bench-lock clean
+.PHONY: help install run test test-plain test-long test-clients check format lock bench bench-install bench-lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ test: install ## all tests, with coverage (ARGS='-k orders' reaches pytest, WORK
 
 test-plain: install ## the same tests, the longest left out, with all that is there for speed alone switched off
 	@TEST_SHORTCUTS=off $(BIN)/python -m pytest -m "not long" -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+test-long: install ## those with many rounds, all rounds of them: races, kills, demotions (an hour)
+	@TEST_LONG=1 $(BIN)/python -m pytest -m long -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-clients: install ## a generated TypeScript client against the service (needs node)
 	@if command -v node >/dev/null; then tests/clients/typescript/run; else echo 'node not found: skipped'; fi

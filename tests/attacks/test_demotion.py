@@ -4,7 +4,6 @@ The ten thousand checks of tests/auth/test_revocation.py are after changes by SQ
 by its own doors, log-outs, commands and other machines are checked there once each.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -13,10 +12,11 @@ import pytest
 from tests.auth.test_revocation import Person, Service, change_the_role, disable, serving, take_the_role
 from tests.support.answers import data_of
 from tests.support.postgres import Kind
+from tests.support.scale import rounds as scaled
 
 pytestmark = pytest.mark.long
 
-CHECKS = int(os.environ.get("REVOCATION_CHECKS", "10000"))
+CHECKS = scaled(1000, full=10_000)
 EACH = 10
 
 

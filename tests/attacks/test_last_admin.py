@@ -20,13 +20,14 @@ from tests.attacks.queues import ADMIN_ROLE, in_a_queue
 from tests.conftest import PASSWORD, PATIENT
 from tests.support.answers import bearer, data_of, refused
 from tests.support.postgres import Kind, drop_database, fresh_database
+from tests.support.scale import rounds as scaled
 from tests.support.server import run_command, running_server
 from tests.support.tables import execute
 from tests.support.valkey import running_valkey
 
 pytestmark = pytest.mark.long
 
-ROUNDS = 200
+ROUNDS = scaled(40, full=200)
 USERS = f"{API}/users"
 # Whoever comes second had been let in before, or came with a token that was void by then, or was found to hold nothing
 # any more: between the token and the grants, or when their turn came.

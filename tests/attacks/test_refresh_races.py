@@ -22,6 +22,7 @@ from tests.conftest import PATIENT
 from tests.http.wire import connected
 from tests.support.answers import at_once, data_of, refused
 from tests.support.postgres import Kind, drop_database, fresh_database
+from tests.support.scale import rounds as scaled
 from tests.support.server import Server, running_server
 from tests.support.tables import execute
 
@@ -31,7 +32,7 @@ REFRESH = "/api/v1/auth/refresh"
 JSON = "Content-Type: application/json"
 AT_ONCE = 50
 # 10,000 refreshes on PostgreSQL; where there is one writer there is less to find.
-ROUNDS = 200
+ROUNDS = scaled(40, full=200)
 PARTS = 4  # a minute each at most, on a machine with other things to do
 
 

@@ -1,6 +1,5 @@
 """What was taken away is gone for the next request, in each process that remembers."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -25,12 +24,13 @@ from src.users.models import RolePermission, User, UserRole
 from tests.conftest import PASSWORD, PATIENT
 from tests.support.answers import bearer, data_of
 from tests.support.postgres import Kind, drop_database, execute, fresh_database
+from tests.support.scale import rounds as scaled
 from tests.support.server import child_environment, run_command, running_server
 from tests.support.waiting import eventually
 
 APP = "tests.auth.revocation_app:app"
 SECRET = "kY2v8mQ4xT7wR1pN6zB3cD5fG9hJ0lSeUiO"
-CHECKS = int(os.environ.get("REVOCATION_CHECKS", "10000"))
+CHECKS = scaled(1000, full=10_000)
 REFUSED = {401, 403}
 KEEP_ALIVE = ["--timeout-keep-alive", "600"]
 
@@ -410,6 +410,7 @@ class Sql:
         return [getattr(self, name) for name in dir(self) if name.startswith("as_")]
 
 
+@pytest.mark.long
 async def test_ten_thousand_checks_after_a_change_find_nothing_stale(service: Service, engine: AsyncEngine) -> None:
     person, stale, done = service.hire(), 0, 0
     sql = Sql(engine, person, UUID(service.role_id))
