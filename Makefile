@@ -16,8 +16,10 @@ READY   := .venv/.ready
 BENCH_BIN   := .venv-bench/bin
 BENCH_READY := .venv-bench/.ready
 
+AT_ONCE := -n auto --maxprocesses $(WORKERS) --dist loadfile
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-plain test-long test-clients check format lock bench bench-install bench-lock clean
+.PHONY: help install run test test-plain test-long test-clients coverage check format lock bench bench-install bench-lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,17 +29,20 @@ install: $(READY) ## set up .venv, test dependencies included
 run: install ## serve http://127.0.0.1:8000 for development, with demo data (PORT=8000)
 	$(BIN)/python -m src dev --port $(PORT)
 
-# Servers that tests start are measured too (patch = subprocess); the report comes after a failure as well.
-test: install ## all tests, with coverage (ARGS='-k orders' reaches pytest, WORKERS=2)
-	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS); result=$$?; \
-	$(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$result
+test: install ## all tests (ARGS='-k orders' reaches pytest, WORKERS=2)
+	@$(BIN)/python -m pytest $(AT_ONCE) $(ARGS)
 
 test-plain: install ## the same tests, the longest left out, with all that is there for speed alone switched off
-	@TEST_SHORTCUTS=off $(BIN)/python -m pytest -m "not long" -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@TEST_SHORTCUTS=off $(BIN)/python -m pytest -m "not long" $(AT_ONCE) $(ARGS)
 
 test-long: install ## those with many rounds, all rounds of them: races, kills, demotions (an hour)
-	@TEST_LONG=1 $(BIN)/python -m pytest -m long -n auto --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@TEST_LONG=1 $(BIN)/python -m pytest -m long $(AT_ONCE) $(ARGS)
+
+# Servers that tests start are measured too (patch = subprocess); the report comes after a failure as well.
+coverage: install ## all tests, and what none of them reached: half as long again
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(AT_ONCE) $(ARGS); result=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$result
 
 test-clients: install ## a generated TypeScript client against the service (needs node)
 	@if command -v node >/dev/null; then tests/clients/typescript/run; else echo 'node not found: skipped'; fi

@@ -140,11 +140,15 @@ def tidy(database: Database) -> None:
         _run(database.url, lambda c: c.execute("VACUUM ANALYZE"))
 
 
+_OF_ORDERS = ("order_lines", "order_events", "orders", "stock_movements", "outbox_events", "idempotency_records")
+
+
 def forget_orders(database: Database) -> None:
     """Before each run of orders: the same empty tables for everyone."""
     if database.is_sqlite:
         with sqlite3.connect(_path(database.url)) as connection:
-            for table in ("order_lines", "orders", "idempotency_records"):
+            connection.execute("DROP TRIGGER IF EXISTS stock_movements_no_delete")  # append-only
+            for table in _OF_ORDERS:
                 connection.execute(f"DELETE FROM {table}")
         connection.close()
         return
@@ -153,22 +157,24 @@ def forget_orders(database: Database) -> None:
         # What was in flight when the last load ended.
         while await connection.fetchval(_BUSY):
             await asyncio.sleep(0.02)
-        await connection.execute("TRUNCATE order_lines, orders, idempotency_records")
+        await connection.execute("ALTER TABLE stock_movements DISABLE TRIGGER USER")  # append-only
+        await connection.execute(f"TRUNCATE {', '.join(_OF_ORDERS)}")
         await connection.execute("VACUUM ANALYZE products")
 
     _run(database.url, forget)
 
 
 def orders_agree(database: Database) -> bool:
-    """Whether what is reserved since the tables were made is what was ordered, for the orders that are still there."""
+    """Whether each order has all that belongs to it: line, history and ledger."""
     rows = _select(
         database.url,
         "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM order_lines),"
+        " (SELECT count(*) FROM order_events), (SELECT count(*) FROM stock_movements),"
         " (SELECT count(*) FROM orders o JOIN order_lines l ON l.order_id = o.id"
         " WHERE o.total_minor = l.unit_price_minor * l.quantity)",
     )
-    orders, lines, right = rows[0]
-    return bool(orders > 0 and orders == lines == right)
+    orders, *others = rows[0]
+    return bool(orders > 0 and all(count == orders for count in others))
 
 
 def _insert(database: Database, table: str, columns: tuple[str, ...], rows: Iterator[Row]) -> None:

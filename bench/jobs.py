@@ -123,7 +123,7 @@ JOBS: Final = {
         Job("cached", "cached value, log-in checked", "/bench/cached", needs_token=True, make_requests=_cached),
     )
 }
-# The service's own route, its idempotency included.
+# The service's own route. Order, line, history and ledger are everybody's; its idempotency and its event are ours alone.
 OUR_ORDER: Final = Job(
     "order", "order placed", OUR_ORDERS, needs_token=True, make_requests=_order(OUR_ORDERS), writes=True
 )

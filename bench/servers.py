@@ -200,6 +200,8 @@ def _environment(contender: Contender, surroundings: Surroundings, port: int) ->
             "HTTP__ALLOWED_HOSTS": "127.0.0.1",
             "HTTP__PORT": str(port),
             "LOG__LEVEL": "INFO",
+            # What is published is written; `python -m src worker` delivers it, on another core.
+            "OUTBOX__DISPATCH": "false",
         }
     return env | {"BENCH_SECRET": surroundings.secret, "BENCH_FILLER_ROUTES": str(surroundings.filler_routes)}
 

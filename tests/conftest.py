@@ -12,6 +12,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from src.shared import database
 from tests.support.mail import Mailbox, running_mail_server
 from tests.support.postgres import SERVER_VARIABLE as TEST_DB_URL
 from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
@@ -72,6 +73,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and isinstance(server, Server) and server.log.exists():
         report.sections.append(("Captured server output", server.output()[-20_000:]))
     return report
+
+
+@pytest.fixture(autouse=True)
+def own_engine() -> Iterator[None]:
+    """The process has one engine: a test that leaves it open leaves its database to the next one."""
+    before = database._engine
+    yield
+    assert database._engine is before, "close_engine() at the end of whatever opens sessions here"
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])

@@ -200,12 +200,17 @@ WHERE id = $1 AND status = 'active' AND on_hand - reserved >= $2
 RETURNING sku, name, price_minor, currency
 """
 PLACE = """
-INSERT INTO orders (id, number, customer_id, status, total_minor, currency, version, created_at, updated_at)
-VALUES ($1, $2, $3, 'placed', $4, $5, 1, now(), now())
+INSERT INTO orders (id, number, customer_id, status, total_minor, currency, version, expires_at, created_at, updated_at)
+VALUES ($1, $2, $3, 'placed', $4, $5, 1, now() + interval '1 day', now(), now())
 RETURNING created_at
 """
 LINE = """
 INSERT INTO order_lines (order_id, product_id, sku, name, unit_price_minor, quantity) VALUES ($1, $2, $3, $4, $5, $6)
+"""
+EVENT = "INSERT INTO order_events (order_id, version, status, actor_id, created_at) VALUES ($1, 1, 'placed', $2, now())"
+MOVEMENT = """
+INSERT INTO stock_movements (id, product_id, kind, quantity, reserved, reason, reference, actor_id, created_at)
+VALUES ($1, $2, 'reservation', 0, $3, '', $4, $5, now())
 """
 
 
@@ -240,6 +245,11 @@ async def place_order(pool: asyncpg.Pool, data: FromJSON[PlaceOrder], identity: 
                     (order_id, line.product_id, line.sku, line.name, line.unit_price_minor, line.quantity)
                     for line in lines
                 ],
+            )
+            await connection.execute(EVENT, order_id, UUID(identity.sub))
+            await connection.executemany(
+                MOVEMENT,
+                [(new_id(), line.product_id, line.quantity, f"order:{order_id}", UUID(identity.sub)) for line in lines],
             )
         except BaseException:
             await transaction.rollback()

@@ -1,6 +1,6 @@
 """Django Ninja: async views, an orjson renderer, the async ORM as far as Django has it, on unmanaged models."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -90,6 +90,7 @@ class OrderRow(models.Model):
     total_minor = models.BigIntegerField()
     currency = models.CharField(max_length=3)
     version = models.IntegerField(default=1)
+    expires_at = models.DateTimeField()
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 
@@ -252,6 +253,33 @@ async def get_user(request: HttpRequest, user_id: UUID) -> dict[str, Any]:
         raise HttpError(404, "User not found") from None
 
 
+class OrderEventRow(models.Model):
+    pk = models.CompositePrimaryKey("order_id", "version")
+    order_id = models.UUIDField()
+    version = models.IntegerField()
+    status = models.CharField(max_length=16)
+    actor_id = models.UUIDField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        app_label, managed, db_table = "bench", False, "order_events"
+
+
+class StockMovementRow(models.Model):
+    id = models.UUIDField(primary_key=True, default=new_id)
+    product_id = models.UUIDField()
+    kind = models.CharField(max_length=16)
+    quantity = models.BigIntegerField(default=0)
+    reserved = models.BigIntegerField()
+    reason = models.CharField(max_length=255, default="")
+    reference = models.CharField(max_length=64)
+    actor_id = models.UUIDField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        app_label, managed, db_table = "bench", False, "stock_movements"
+
+
 # Transactions have no async form in Django: its documentation puts such work into one synchronous function.
 @sync_to_async
 @transaction.atomic
@@ -267,7 +295,12 @@ def place(basket: dict[UUID, int], customer_id: UUID) -> tuple[OrderRow, list[Or
     products = list(ProductRow.objects.filter(id__in=basket).order_by("id"))
     total = sum(product.price_minor * basket[product.id] for product in products)
     order = OrderRow(
-        customer_id=customer_id, total_minor=total, currency=products[0].currency, created_at=now, updated_at=now
+        customer_id=customer_id,
+        total_minor=total,
+        currency=products[0].currency,
+        expires_at=now + timedelta(days=1),
+        created_at=now,
+        updated_at=now,
     )
     order.save(force_insert=True)
     lines = [
@@ -282,6 +315,20 @@ def place(basket: dict[UUID, int], customer_id: UUID) -> tuple[OrderRow, list[Or
         for product in products
     ]
     OrderLineRow.objects.bulk_create(lines)
+    OrderEventRow(order_id=order.id, version=1, status="placed", actor_id=customer_id, created_at=now).save(
+        force_insert=True
+    )
+    StockMovementRow.objects.bulk_create(
+        StockMovementRow(
+            product_id=line.product_id,
+            kind="reservation",
+            reserved=line.quantity,
+            reference=f"order:{order.id}",
+            actor_id=customer_id,
+            created_at=now,
+        )
+        for line in lines
+    )
     return order, lines
 
 

@@ -16,15 +16,22 @@ _PAGE = f"SELECT {_COLUMNS}, (SELECT count(*) FROM users) AS total FROM users OR
 _USER = f"SELECT {_COLUMNS} FROM users WHERE id = $1"
 _ORDER = """
 WITH taken AS (
-    UPDATE products SET reserved = reserved + $2, updated_at = $6
+    UPDATE products SET reserved = reserved + $2, updated_at = $6::timestamptz
     WHERE id = $1 AND status = 'active' AND on_hand - reserved >= $2
     RETURNING id, sku, name, price_minor, currency
 ), placed AS (
-    INSERT INTO orders (id, number, customer_id, status, total_minor, currency, version, created_at, updated_at)
-    SELECT $3, $4, $5, 'placed', price_minor * $2, currency, 1, $6, $6 FROM taken
+    INSERT INTO orders
+        (id, number, customer_id, status, total_minor, currency, version, expires_at, created_at, updated_at)
+    SELECT $3, $4, $5, 'placed', price_minor * $2, currency, 1, $6 + interval '1 day', $6, $6 FROM taken
 ), line AS (
     INSERT INTO order_lines (order_id, product_id, sku, name, unit_price_minor, quantity)
     SELECT $3, id, sku, name, price_minor, $2 FROM taken
+), event AS (
+    INSERT INTO order_events (order_id, version, status, actor_id, created_at)
+    SELECT $3, 1, 'placed', $5, $6 FROM taken
+), movement AS (
+    INSERT INTO stock_movements (id, product_id, kind, quantity, reserved, reason, reference, actor_id, created_at)
+    SELECT $7, id, 'reservation', 0, $2, '', $8, $5, $6 FROM taken
 )
 SELECT sku, name, price_minor, currency FROM taken
 """
@@ -112,7 +119,9 @@ class PostgresStore:
         order_id, number, now = new_id(), new_number(), datetime.now(UTC)
         product, line = UUID(product_id), await self._free.take()
         try:
-            row = await line.order.fetchrow(product, quantity, order_id, number, customer_id, now)
+            row = await line.order.fetchrow(
+                product, quantity, order_id, number, customer_id, now, new_id(), f"order:{order_id}"
+            )
         finally:
             self._free.give_back(line)
         if row is None:

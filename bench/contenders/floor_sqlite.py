@@ -1,7 +1,7 @@
 """The floor's SQLite: the standard library's driver in the thread of the event loop, where a read takes microseconds."""
 
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import orjson
@@ -17,10 +17,15 @@ WHERE id = ? AND status = 'active' AND on_hand - reserved >= ?
 RETURNING sku, name, price_minor, currency
 """
 _PLACE = """
-INSERT INTO orders (id, number, customer_id, status, total_minor, currency, version, created_at, updated_at)
-VALUES (?, ?, ?, 'placed', ?, ?, 1, ?, ?)
+INSERT INTO orders (id, number, customer_id, status, total_minor, currency, version, expires_at, created_at, updated_at)
+VALUES (?, ?, ?, 'placed', ?, ?, 1, ?, ?, ?)
 """
 _LINE = "INSERT INTO order_lines VALUES (?, ?, ?, ?, ?, ?)"
+_EVENT = "INSERT INTO order_events (order_id, version, status, actor_id, created_at) VALUES (?, 1, 'placed', ?, ?)"
+_MOVEMENT = """
+INSERT INTO stock_movements (id, product_id, kind, quantity, reserved, reason, reference, actor_id, created_at)
+VALUES (?, ?, 'reservation', 0, ?, '', ?, ?, ?)
+"""
 
 
 class SQLiteStore:
@@ -54,7 +59,9 @@ class SQLiteStore:
 
     async def place_order(self, customer_id: UUID, product_id: str, quantity: int) -> bytes | None:
         order_id, number, now = new_id(), new_number(), datetime.now(UTC)
-        stored = now.replace(tzinfo=None).isoformat(" ", "microseconds")
+        stored, due = (
+            moment.replace(tzinfo=None).isoformat(" ", "microseconds") for moment in (now, now + timedelta(days=1))
+        )
         run, product = self._db.execute, UUID(product_id).hex
         run("BEGIN IMMEDIATE")
         try:
@@ -64,8 +71,10 @@ class SQLiteStore:
                 return None
             sku, name, price_minor, currency = taken
             total = price_minor * quantity
-            run(_PLACE, (order_id.hex, number, customer_id.hex, total, currency, stored, stored))
+            run(_PLACE, (order_id.hex, number, customer_id.hex, total, currency, due, stored, stored))
             run(_LINE, (order_id.hex, product, sku, name, price_minor, quantity))
+            run(_EVENT, (order_id.hex, customer_id.hex, stored))
+            run(_MOVEMENT, (new_id().hex, product, quantity, f"order:{order_id}", customer_id.hex, stored))
             run("COMMIT")
         except sqlite3.Error:
             run("ROLLBACK")

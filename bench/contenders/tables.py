@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import DateTime, ForeignKey, func, select, update
@@ -56,6 +56,7 @@ class Order(Base):
     total_minor: Mapped[int]
     currency: Mapped[str]
     version: Mapped[int] = mapped_column(default=1)
+    expires_at: Mapped[datetime] = mapped_column(default=lambda: utc_now() + timedelta(days=1))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -69,6 +70,30 @@ class OrderLine(Base):
     name: Mapped[str]
     unit_price_minor: Mapped[int]
     quantity: Mapped[int]
+
+
+class OrderEvent(Base):
+    __tablename__ = "order_events"
+
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str]
+    actor_id: Mapped[UUID]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class StockMovement(Base):
+    __tablename__ = "stock_movements"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id"))
+    kind: Mapped[str]
+    quantity: Mapped[int] = mapped_column(default=0)
+    reserved: Mapped[int]
+    reason: Mapped[str] = mapped_column(default="")
+    reference: Mapped[str]
+    actor_id: Mapped[UUID]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class NotEnoughError(Exception):
@@ -121,4 +146,15 @@ async def place_order(session: AsyncSession, basket: dict[UUID, int], *, custome
         for product_id, quantity, row in taken
     ]
     session.add_all(lines)
+    session.add(OrderEvent(order_id=order.id, version=1, status="placed", actor_id=customer_id))
+    session.add_all(
+        StockMovement(
+            product_id=line.product_id,
+            kind="reservation",
+            reserved=line.quantity,
+            reference=f"order:{order.id}",
+            actor_id=customer_id,
+        )
+        for line in lines
+    )
     return Placed(order, lines)
