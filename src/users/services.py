@@ -97,7 +97,7 @@ async def find_mail_address(session: AsyncSession, user_id: UUID) -> str | None:
     user = await session.get(User, user_id)
     if user is None or user.deleted_at is not None:
         return None
-    return user.email if user.is_verified or not get_settings().auth.require_verified_email else None
+    return user.email if user.is_verified or not get_settings().verified_email_required else None
 
 
 async def get_user_with_roles(session: AsyncSession, user_id: UUID) -> UserWithRolesResponse:
