@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from src import config
+from src.shared.database import close_engine
 from tests.http.compiled.stage import Stage, listening
 
 
@@ -13,6 +14,13 @@ from tests.http.compiled.stage import Stage, listening
 def run() -> Iterator[asyncio.Runner]:
     with asyncio.Runner() as runner:
         yield runner
+
+
+@pytest.fixture(autouse=True)
+def closed_engine(own_engine: None, run: asyncio.Runner) -> Iterator[None]:
+    """A refusal is written down, and opens what the settings of the stage name."""
+    yield
+    run.run(close_engine())
 
 
 @pytest.fixture(scope="module")
