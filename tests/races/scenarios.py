@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx2
-from sqlalchemy import Executable, func, select, update
+from sqlalchemy import Executable, func, make_url, select, text, update
 from sqlmodel import col
 
 from src.core.orders.models import Order, OrderEvent
@@ -107,7 +108,9 @@ def ask(shop: Shop, calls: Sequence[Call], *, connections: int = CONNECTIONS) ->
             await asyncio.gather(*(work(client) for client, _ in zip(cycle(opened), range(connections), strict=False)))
         return [answers[number] for number in range(len(calls))]
 
-    return asyncio.run(run())
+    # A test may have an event loop running.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(run())).result()
 
 
 @contextmanager
@@ -217,7 +220,8 @@ def sell_out(shop: Shop, *, buyers: int = 200, units: int = 50) -> None:
 
     answers = at_once(shop, [place(next(who), (product, 1)) for _ in range(buyers)])
 
-    assert outcomes(answers) == {201: units, ErrorCode.PRODUCT_OUT_OF_STOCK: buyers - units}
+    found = outcomes(answers)
+    assert found == {201: units, ErrorCode.PRODUCT_OUT_OF_STOCK: buyers - units}, f"not one order a unit: {found}"
     assert stock_of(shop, product) == [0]
     orders = {data_of(answer, 201)["id"] for answer in answers if answer.status_code == 201}
     assert len(orders) == units
@@ -363,7 +367,9 @@ def _race(shop: Shop, contenders: Mapping[str, Mapping[str, Call]], seed: int) -
             lost[order] = answer
     assert won.keys() == lost.keys() == set(orders)
     for order, answer in lost.items():
-        assert refused(answer, ErrorCode.ORDER_TRANSITION_NOT_ALLOWED)["status"] == won[order]
+        code = answer.json()["code"]
+        assert code == ErrorCode.ORDER_TRANSITION_NOT_ALLOWED, f"not refused because of the other: {answer.text}"
+        assert answer.json()["data"]["status"] == won[order]
     assert status_of(shop, orders) == [won[order] for order in orders]
     return won
 
@@ -433,3 +439,84 @@ def cancel_and_place(shop: Shop, *, rounds: int, seed: int = 4) -> None:
     assert stock_of(shop, *goods) == stock
     check_traces(shop, histories)
     check_books(shop.database_url)
+
+
+# --- A COMMIT that fails
+
+DOOMED_TO_PLACE, DOOMED_TO_MOVE = 666, 667
+"""The price of a product of which an order of one is never committed, or is and can then not be moved."""
+_DOOM = {
+    "postgresql": [
+        """CREATE FUNCTION refuse_at_commit() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'refused at commit'; END $$""",
+        *(
+            f"CREATE CONSTRAINT TRIGGER doomed_{deed.lower()} AFTER {deed} ON orders DEFERRABLE INITIALLY DEFERRED "
+            f"FOR EACH ROW WHEN (NEW.total_minor = {total}) EXECUTE FUNCTION refuse_at_commit()"
+            for deed, total in (("INSERT", DOOMED_TO_PLACE), ("UPDATE", DOOMED_TO_MOVE))
+        ),
+    ],
+    "sqlite": [
+        "CREATE TABLE nobody (id TEXT PRIMARY KEY)",
+        "CREATE TABLE doomed (id TEXT REFERENCES nobody (id) DEFERRABLE INITIALLY DEFERRED)",
+        *(
+            f"CREATE TRIGGER doomed_{deed.lower()} AFTER {deed} ON orders WHEN NEW.total_minor = {total} "
+            "BEGIN INSERT INTO doomed VALUES (NEW.id); END"
+            for deed, total in (("INSERT", DOOMED_TO_PLACE), ("UPDATE", DOOMED_TO_MOVE))
+        ),
+    ],
+}
+_LIFT = {
+    "postgresql": ["DROP TRIGGER doomed_insert ON orders", "DROP TRIGGER doomed_update ON orders"],
+    "sqlite": ["DROP TRIGGER doomed_insert", "DROP TRIGGER doomed_update"],
+}
+
+
+def doom(database_url: str) -> None:
+    """From now on a constraint that is looked at by COMMIT, and not before, refuses some orders."""
+    execute_each(database_url, [text(each) for each in _DOOM[make_url(database_url).get_backend_name()]])
+
+
+def lift_doom(database_url: str) -> None:
+    execute_each(database_url, [text(each) for each in _LIFT[make_url(database_url).get_backend_name()]])
+
+
+def everything(shop: Shop) -> dict[str, int]:
+    """How many rows there are of what an order writes."""
+    tables = ("orders", "order_lines", "order_events", "stock_movements", "outbox_events", "idempotency_records")
+    counted = _read(shop, [text(f"SELECT count(*) FROM {table}") for table in (*tables, "audit_entries")])
+    return {table: rows[0][0] for table, rows in zip((*tables, "audit_entries"), counted, strict=True)}
+
+
+def lose_an_order(shop: Shop) -> Call:
+    """COMMIT fails when all was written and the answer was made: the client is told so, and nothing is there. For a
+    database that is doomed, and a service that delivers nothing meanwhile."""
+    product = make_product(shop, stock=10, price_minor=DOOMED_TO_PLACE)
+    before, call = everything(shop), place(shop.buyers[0], (product, 1))
+
+    (answer,) = at_once(shop, [call])
+
+    assert answer.status_code == 500, f"told {answer.status_code} of what was not committed"
+    assert answer.json()["code"] == ErrorCode.INTERNAL_ERROR
+    after = everything(shop)
+    assert after == before, f"something is left: {after} instead of {before}"
+    assert stock_of(shop, product) == [10]
+    check_traces(shop, {})
+    check_books(shop.database_url)
+    return call
+
+
+def lose_a_step(shop: Shop) -> Call:
+    """The same for a step of an order that is there."""
+    product = make_product(shop, stock=10, price_minor=DOOMED_TO_MOVE)
+    (order,) = placed(shop, [place(shop.buyers[0], (product, 1))])
+    before, call = everything(shop), step(shop.staff, order, "cancel")
+
+    (answer,) = at_once(shop, [call])
+
+    assert answer.status_code == 500, f"told {answer.status_code} of what was not committed"
+    after = everything(shop)
+    assert after == before, f"something is left: {after} instead of {before}"
+    assert (status_of(shop, [order]), stock_of(shop, product)) == (["placed"], [9])
+    check_traces(shop, {order: ["placed"]})
+    check_books(shop.database_url)
+    return call
