@@ -39,8 +39,9 @@ from tests.support.postgres import Kind
 from tests.support.scale import rounds
 from tests.support.service import Place, own_place
 
-STOCK, PRICES = 6, (100, 250, 3)
-EXAMPLES, STEPS = rounds(8, full=200), rounds(25, full=50)
+STOCK, PRICES = 12, (100, 250, 3)
+LONG_RUN = rounds(0, full=1) == 1
+EXAMPLES, STEPS = (200, 50) if LONG_RUN else (10, 30)
 NEXT = {
     "placed": {"paid", "cancelled", "expired"},
     "paid": {"fulfilled", "cancelled"},
@@ -116,6 +117,13 @@ class OrdersMachine(RuleBasedStateMachine):
         self.attempt(Attempt(step(self.shop.staff, order, name), lambda: self.foretell_step(order, NAMES[name])))
 
     @rule(order=orders)
+    def go_on(self, order: str) -> None:
+        """The next step of those that end well: by chance alone few orders would get there."""
+        status = self.model[order].status
+        name = {"placed": "pay", "paid": "fulfil", "fulfilled": "return"}.get(status, "pay")
+        self.attempt(Attempt(step(self.shop.staff, order, name), lambda: self.foretell_step(order, NAMES[name])))
+
+    @rule(order=orders)
     def call_off(self, order: str) -> None:
         self.attempt(Attempt(step(self.buyer, order, "cancel"), lambda: self.foretell_step(order, "cancelled")))
 
@@ -127,7 +135,7 @@ class OrdersMachine(RuleBasedStateMachine):
             soon(lambda: self.shown(order)["status"] == "expired")
             self.apply_step(order, "expired")
 
-    @rule(product=st.integers(0, len(PRICES) - 1), delta=st.integers(-STOCK, STOCK))
+    @rule(product=st.integers(0, len(PRICES) - 1), delta=st.integers(-STOCK, STOCK // 2))
     def adjust(self, product: int, delta: int) -> None:
         path = f"{PRODUCTS}/{self.products[product]}/stock"
         call = Call(self.shop.staff, path, {"delta": delta, "reason": "counted"})
@@ -265,7 +273,7 @@ def test_whatever_is_done_in_whatever_order_is_answered_as_foretold(shop: Shop) 
                 stateful_step_count=STEPS,
                 deadline=None,  # a step asks a server
                 # The same sequences each time; new ones in the long run.
-                derandomize=EXAMPLES == 8,
+                derandomize=not LONG_RUN,
                 database=None,
                 suppress_health_check=[HealthCheck.too_slow],  # as above
             ),
