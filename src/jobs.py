@@ -18,7 +18,7 @@ from src.idempotency import services as idempotency
 from src.mail import services as mail
 from src.outbox import services as outbox
 from src.outbox.services import Handlers
-from src.shared.database import DATABASE_ERRORS, transaction
+from src.shared.database import DATABASE_ERRORS, is_outage, transaction
 
 HANDLERS: Final[Handlers] = {
     mail.KIND: mail.deliver,
@@ -72,9 +72,10 @@ async def expire_orders() -> int:
             try:
                 async with transaction() as session:
                     expired += await orders.expire_order(session, order_id)
-            except DATABASE_ERRORS:
-                raise
-            except Exception:  # noqa: BLE001 - whatever it is, the others must not wait for it
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                # Whatever it is, the others must not wait for it: a CHECK that refuses it would refuse it each time.
                 logger.bind(order_id=str(order_id)).exception("Could not expire an order")
         if expired == before:
             return expired

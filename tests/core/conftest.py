@@ -7,10 +7,15 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from sqlmodel import insert
 
+from src.mixins import utc_now
+from src.shared.types import new_id
+from src.users.models import Role, RolePermission
 from tests.conftest import Account
 from tests.support.answers import data_of
 from tests.support.invariants import check_books
+from tests.support.tables import execute
 
 PRODUCTS = "/api/v1/products"
 ORDERS = "/api/v1/orders"
@@ -29,8 +34,18 @@ class Buyer:
         letter = {"items": [{"product_id": product, "quantity": quantity} for product, quantity in items], **more}
         return self.client.post(ORDERS, json=letter, headers={"Idempotency-Key": key or uuid4().hex})
 
+    def placed(self, *items: tuple[str, int]) -> str:
+        """The id of an order that went through."""
+        order_id: str = data_of(self.place(*items), 201)["id"]
+        return order_id
+
     def cancel(self, order_id: str) -> httpx2.Response:
         return self.client.post(f"{ORDERS}/{order_id}/cancel")
+
+
+def move(client: httpx2.Client, order_id: str, step: str, *, key: str | None = None) -> httpx2.Response:
+    """`step` is pay, fulfil, return or cancel."""
+    return client.post(f"{ORDERS}/{order_id}/{step}", headers={"Idempotency-Key": key} if key else {})
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +91,24 @@ def buyer(register: Callable[[], Account], login: Callable[[Account], httpx2.Cli
 def other_buyer(register: Callable[[], Account], login: Callable[[Account], httpx2.Client]) -> Buyer:
     account = register()
     return Buyer(account, login(account))
+
+
+@pytest.fixture
+def clerk(
+    admin: httpx2.Client,
+    register: Callable[[], Account],
+    login: Callable[[Account], httpx2.Client],
+    database_url: str,
+) -> Callable[[str], Buyer]:
+    """Somebody who holds one permission."""
+
+    def hire(permission: str) -> Buyer:
+        role_id, name, now = new_id(), f"clerk-{uuid4().hex}", utc_now()
+        row = {"id": role_id, "name": name, "description": "", "is_system": False, "created_at": now, "updated_at": now}
+        execute(database_url, insert(Role).values(row))
+        execute(database_url, insert(RolePermission).values(role_id=role_id, permission=permission))
+        account = register()
+        data_of(admin.put(f"/api/v1/users/{account.id}/roles", json={"roles": [name]}))
+        return Buyer(account, login(account))
+
+    return hire

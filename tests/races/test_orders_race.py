@@ -1,117 +1,113 @@
-"""Many buyers at once: nothing is oversold, nothing deadlocks, nothing is lost."""
+"""Many buyers at once: nothing is oversold, nothing deadlocks, nothing is lost, and each order is told of once."""
 
-import asyncio
-import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from uuid import uuid4
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import cycle
 
-import httpx2
 import pytest
 
-from tests.conftest import Account
-from tests.support.server import Server
-
-BUYERS = 200
-UNITS = 50
-PRODUCT_OUT_OF_STOCK = 50101
-Login = Callable[[Account], httpx2.Client]
-
-
-@pytest.fixture
-def tokens(register: Callable[[], Account], login: Login) -> list[str]:
-    """Twenty people; each stands for several buyers, since an account's password costs a core for a while."""
-    return [login(register()).headers["Authorization"] for _ in range(20)]
-
-
-def make_product(admin: httpx2.Client, stock: int) -> str:
-    product = {"sku": f"RACE-{uuid4().hex[:12]}", "name": "Race", "price_minor": 100, "currency": "EUR", "stock": stock}
-    answer = admin.post("/api/v1/products", json=product)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["data"]["id"])
-
-
-def stock_of(admin: httpx2.Client, product_id: str) -> int:
-    return int(admin.get(f"/api/v1/products/{product_id}").json()["data"]["stock"])
-
-
-def place_all(server: Server, orders: Sequence[tuple[str, dict[str, object]]]) -> list[httpx2.Response]:
-    """Place them all at once, each over a connection of its own."""
-
-    async def place() -> list[httpx2.Response]:
-        limits = httpx2.Limits(max_connections=len(orders), max_keepalive_connections=len(orders))
-        async with httpx2.AsyncClient(base_url=server.url, timeout=60, limits=limits, verify=False) as client:
-            return await asyncio.gather(
-                *(
-                    client.post(
-                        "/api/v1/orders",
-                        json=order,
-                        headers={"Authorization": token, "Idempotency-Key": uuid4().hex},
-                    )
-                    for token, order in orders
-                )
-            )
-
-    return asyncio.run(place())
+from src.shared.errors import ErrorCode
+from tests.races.scenarios import (
+    Shop,
+    at_once,
+    cancel_and_fulfil,
+    cancel_and_place,
+    check_traces,
+    cross_baskets,
+    make_product,
+    open_shop,
+    outcomes,
+    pay_and_cancel,
+    place,
+    placed,
+    retry_one_order,
+    retry_one_step,
+    sell_out,
+    step,
+    stock_of,
+)
+from tests.support.postgres import Kind
+from tests.support.scale import rounds
+from tests.support.service import own_place
 
 
-def test_two_hundred_buyers_of_fifty_units_get_fifty(server: Server, admin: httpx2.Client, tokens: list[str]) -> None:
-    product_id = make_product(admin, stock=UNITS)
-    basket: dict[str, object] = {"items": [{"product_id": product_id, "quantity": 1}]}
-
-    answers = place_all(server, [(tokens[n % len(tokens)], basket) for n in range(BUYERS)])
-
-    outcomes = Counter((answer.status_code, answer.json()["code"]) for answer in answers)
-    assert outcomes == {(201, 201): UNITS, (409, PRODUCT_OUT_OF_STOCK): BUYERS - UNITS}
-    assert stock_of(admin, product_id) == 0
-    assert len({answer.json()["data"]["id"] for answer in answers if answer.status_code == 201}) == UNITS
+def test_two_hundred_buyers_of_fifty_units_get_fifty(shop: Shop) -> None:
+    sell_out(shop, buyers=200, units=50)
 
 
-def test_crossed_baskets_queue_up_instead_of_deadlocking(
-    server: Server, admin: httpx2.Client, tokens: list[str]
-) -> None:
-    first, second = make_product(admin, stock=1000), make_product(admin, stock=1000)
-    one_way = [{"product_id": first, "quantity": 1}, {"product_id": second, "quantity": 1}]
+def test_crossed_baskets_queue_up_instead_of_deadlocking(shop: Shop) -> None:
+    first, second = make_product(shop, stock=1000), make_product(shop, stock=1000)
+    one_way, who = ((first, 1), (second, 1)), cycle(shop.buyers)
 
-    answers = place_all(
-        server, [(tokens[n % len(tokens)], {"items": one_way if n % 2 else one_way[::-1]}) for n in range(100)]
-    )
+    answers = at_once(shop, [place(next(who), *(one_way if n % 2 else one_way[::-1])) for n in range(100)])
 
     assert Counter(answer.status_code for answer in answers) == {201: 100}
-    assert (stock_of(admin, first), stock_of(admin, second)) == (900, 900)
+    assert stock_of(shop, first, second) == [900, 900]
 
 
-def test_baskets_of_several_scarce_goods_are_had_whole_or_not_at_all(
-    server: Server, admin: httpx2.Client, tokens: list[str]
-) -> None:
-    plenty, scarce = make_product(admin, stock=40), make_product(admin, stock=20)
-    basket = [{"product_id": plenty, "quantity": 1}, {"product_id": scarce, "quantity": 2}]
-
-    answers = place_all(
-        server, [(tokens[n % len(tokens)], {"items": basket if n % 2 else basket[::-1]}) for n in range(100)]
-    )
-
-    outcomes = Counter((answer.status_code, answer.json()["code"]) for answer in answers)
-    assert outcomes == {(201, 201): 10, (409, PRODUCT_OUT_OF_STOCK): 90}
-    assert (stock_of(admin, plenty), stock_of(admin, scarce)) == (30, 0)
+@pytest.mark.long
+def test_thousands_of_crossed_baskets_are_sold_or_refused(shop: Shop, database_kind: Kind) -> None:
+    # Where there is one writer there is less to find.
+    cross_baskets(shop, rounds=rounds(300, full=10_000 if database_kind == "postgres" else 2_000))
 
 
-def test_orders_and_cancellations_at_once_leave_the_books_balanced(
-    server: Server, admin: httpx2.Client, tokens: list[str]
-) -> None:
-    product_id = make_product(admin, stock=UNITS)
-    basket: dict[str, object] = {"items": [{"product_id": product_id, "quantity": 2}]}
-    placed = [a.json()["data"]["id"] for a in place_all(server, [(tokens[0], basket)] * 20) if a.status_code == 201]
-    assert len(placed) == 20
+def test_baskets_of_several_scarce_goods_are_had_whole_or_not_at_all(shop: Shop) -> None:
+    plenty, scarce = make_product(shop, stock=40), make_product(shop, stock=20)
+    basket, who = ((plenty, 1), (scarce, 2)), cycle(shop.buyers)
 
-    async def cancel_each_three_times() -> list[httpx2.Response]:
-        async with httpx2.AsyncClient(base_url=server.url, timeout=60, verify=False) as client:
-            calls = [order_id for order_id in placed for _ in range(3)]
-            random.Random(7).shuffle(calls)
-            headers = {"Authorization": tokens[0]}
-            return await asyncio.gather(*(client.post(f"/api/v1/orders/{i}/cancel", headers=headers) for i in calls))
+    answers = at_once(shop, [place(next(who), *(basket if n % 2 else basket[::-1])) for n in range(100)])
 
-    statuses = Counter(answer.status_code for answer in asyncio.run(cancel_each_three_times()))
+    assert outcomes(answers) == {201: 10, ErrorCode.PRODUCT_OUT_OF_STOCK: 90}
+    assert stock_of(shop, plenty, scarce) == [30, 0]
 
-    assert statuses == {200: 20, 409: 40}
-    assert stock_of(admin, product_id) == UNITS
+
+def test_of_three_cancels_of_each_order_at_once_one_counts(shop: Shop) -> None:
+    product, buyer = make_product(shop, stock=50), shop.buyers[0]
+    orders = placed(shop, [place(buyer, (product, 2)) for _ in range(20)])
+
+    answers = at_once(shop, [step(buyer, order, "cancel") for _ in range(3) for order in orders])
+
+    assert outcomes(answers) == {200: 20, ErrorCode.ORDER_TRANSITION_NOT_ALLOWED: 40}
+    assert stock_of(shop, product) == [50]
+    check_traces(shop, {order: ["placed", "cancelled"] for order in orders})
+
+
+def test_an_order_is_cancelled_or_fulfilled_and_never_both(shop: Shop) -> None:
+    ended = cancel_and_fulfil(shop, rounds=rounds(20, full=100))
+
+    assert ended.keys() == {"cancelled", "fulfilled"}, "one of them never won: this was no race"
+
+
+def test_a_payment_comes_before_the_cancel_or_not_at_all(shop: Shop) -> None:
+    pay_and_cancel(shop, rounds=rounds(20, full=100))
+
+
+def test_what_a_cancel_gives_back_is_sold_once(shop: Shop) -> None:
+    cancel_and_place(shop, rounds=rounds(20, full=100))
+
+
+def test_fifty_retries_of_one_order_are_one_order(shop: Shop) -> None:
+    retry_one_order(shop)
+
+
+def test_fifty_retries_of_one_step_are_one_step(shop: Shop) -> None:
+    retry_one_step(shop)
+
+
+@pytest.fixture(scope="module")
+def two_services(database_kind: Kind) -> Iterator[Shop]:
+    """Two processes on one PostgreSQL."""
+    if database_kind == "sqlite":
+        pytest.skip("one process at a time")
+    with own_place(database_kind) as home, ExitStack() as services:
+        urls = [services.enter_context(home.service()).server.url for _ in range(2)]
+        yield open_shop(urls, home.database_url)
+
+
+def test_two_services_sell_no_more_than_one(two_services: Shop) -> None:
+    sell_out(two_services)
+    cross_baskets(two_services, rounds=100)
+    retry_one_order(two_services)
+    cancel_and_fulfil(two_services, rounds=20)
+    cancel_and_place(two_services, rounds=20)

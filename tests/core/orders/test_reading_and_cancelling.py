@@ -5,40 +5,12 @@ from functools import partial
 from uuid import uuid4
 
 import httpx2
-import pytest
-from sqlmodel import insert
 
-from src.mixins import utc_now
 from src.shared.errors import ErrorCode
-from src.shared.types import new_id
-from src.users.models import Role, RolePermission
-from tests.conftest import Account
 from tests.core.conftest import ORDERS, Buyer, MakeProduct, Product
 from tests.support.answers import at_once, data_of, refused, refused_fields
-from tests.support.tables import execute
 
 StockOf = Callable[[Product], int]
-
-
-@pytest.fixture
-def clerk(
-    admin: httpx2.Client,
-    register: Callable[[], Account],
-    login: Callable[[Account], httpx2.Client],
-    database_url: str,
-) -> Callable[[str], Buyer]:
-    """Somebody who holds one permission."""
-
-    def hire(permission: str) -> Buyer:
-        role_id, name, now = new_id(), f"clerk-{uuid4().hex}", utc_now()
-        row = {"id": role_id, "name": name, "description": "", "is_system": False, "created_at": now, "updated_at": now}
-        execute(database_url, insert(Role).values(row))
-        execute(database_url, insert(RolePermission).values(role_id=role_id, permission=permission))
-        account = register()
-        data_of(admin.put(f"/api/v1/users/{account.id}/roles", json={"roles": [name]}))
-        return Buyer(account, login(account))
-
-    return hire
 
 
 def placed(buyer: Buyer, product: Product, quantity: int = 1) -> str:

@@ -204,6 +204,104 @@ def test_what_is_no_filter_is_refused(client: httpx2.Client, parameter: str, val
     assert refused_fields(client.get(PRODUCTS, params={parameter: value})) == {f"query.{parameter}"}
 
 
+BY_CURSOR = f"{PRODUCTS}/by-cursor"
+
+
+@pytest.mark.parametrize("sort", ["created_at", "-created_at", "name", "-price_minor", "sku"])
+def test_pages_by_cursor_have_each_product_of_the_filter_once(
+    client: httpx2.Client, make_product: MakeProduct, sort: str
+) -> None:
+    mark = uuid4().hex
+    for number in range(7):
+        make_product(name=f"{mark} {number % 3}", price_minor=number % 2, currency="USD" if number == 3 else "EUR")
+    asked = {"q": mark, "currency": "EUR", "sort": sort}
+    expected = ids(found(client, **asked))
+
+    seen, cursor = list[str](), ""
+    while cursor is not None:
+        page = data_of(client.get(BY_CURSOR, params={**asked, "size": 2, "cursor": cursor}))
+        assert all(product.keys() == FIELDS for product in page["items"])
+        assert page["total"] == 6
+        seen += ids(page["items"])
+        cursor = page["next_page"]
+
+    assert seen == expected
+    assert len(set(seen)) == 6
+
+
+def test_what_comes_and_goes_meanwhile_moves_no_product_to_another_page(
+    client: httpx2.Client, admin: httpx2.Client, make_product: MakeProduct
+) -> None:
+    mark = uuid4().hex
+    made = [make_product(name=f"{mark} {name}")["id"] for name in "bdfhj"]
+    asked: dict[str, str | int] = {"q": mark, "sort": "name", "size": 2}
+    first = data_of(client.get(BY_CURSOR, params=asked))
+
+    make_product(name=f"{mark} a")
+    data_of(admin.delete(f"{PRODUCTS}/{made[1]}"))
+    data_of(admin.delete(f"{PRODUCTS}/{made[3]}"))
+    later = make_product(name=f"{mark} i")["id"]
+    rest = [data_of(client.get(BY_CURSOR, params={**asked, "cursor": first["next_page"]}))]
+    while rest[-1]["next_page"]:
+        rest.append(data_of(client.get(BY_CURSOR, params={**asked, "cursor": rest[-1]["next_page"]})))
+
+    assert ids(first["items"]) == made[:2]
+    assert [one["id"] for page in rest for one in page["items"]] == [made[2], later, made[4]]
+
+
+def test_a_cursor_leads_back_too(client: httpx2.Client, make_product: MakeProduct) -> None:
+    mark = uuid4().hex
+    made = [make_product(name=mark)["id"] for _ in range(4)]
+    asked: dict[str, str | int] = {"q": mark, "size": 2}
+    first = data_of(client.get(BY_CURSOR, params=asked))
+    second = data_of(client.get(BY_CURSOR, params={**asked, "cursor": first["next_page"]}))
+
+    back = data_of(client.get(BY_CURSOR, params={**asked, "cursor": second["previous_page"]}))
+
+    assert ids(second["items"]) == made[2:]
+    assert ids(back["items"]) == made[:2]
+    assert (first["previous_page"], second["next_page"]) == (None, None)
+
+
+def test_the_cursor_of_another_list_is_refused(client: httpx2.Client, make_product: MakeProduct) -> None:
+    mark = uuid4().hex
+    for _ in range(3):
+        make_product(name=mark, stock=1)
+    asked: dict[str, str | int] = {"q": mark, "sort": "price_minor", "size": 1}
+    cursor = data_of(client.get(BY_CURSOR, params=asked))["next_page"]
+
+    for differently in (
+        {"sort": "-price_minor"},
+        {"sort": "name"},
+        {"q": mark[:-1]},
+        {"currency": "EUR"},
+        {"in_stock": "true"},
+        {"status": "archived"},
+        {"cursor": f"{cursor}x"},
+        {"cursor": cursor[:-1]},
+        {"cursor": "nonsense"},
+    ):
+        answer = client.get(BY_CURSOR, params={**asked, "cursor": cursor, **differently})
+        assert refused_fields(answer) == {"query.cursor"}
+    # Only how much of it is shown at a time may change.
+    assert len(data_of(client.get(BY_CURSOR, params={**asked, "cursor": cursor, "size": 100}))["items"]) == 2
+
+
+def test_pages_by_cursor_show_no_drafts_to_the_public(
+    client: httpx2.Client, admin: httpx2.Client, make_product: MakeProduct
+) -> None:
+    mark = uuid4().hex
+    drafts = [make_product(name=mark, status="draft")["id"] for _ in range(2)]
+    asked: dict[str, str | int] = {"q": mark, "status": "draft", "size": 1}
+
+    page = data_of(admin.get(BY_CURSOR, params=asked))
+    told = [client.get(BY_CURSOR, params=asked | more) for more in ({}, {"cursor": page["next_page"]})]
+
+    assert ids(page["items"]) == drafts[:1]
+    for answer in told:
+        assert data_of(answer)["items"] == []
+
+
 def test_a_draft_does_not_exist_for_the_public(
     client: httpx2.Client, admin: httpx2.Client, buyer: Buyer, make_product: MakeProduct
 ) -> None:
@@ -304,6 +402,52 @@ def test_of_many_edits_of_one_version_one_counts(admin: httpx2.Client, make_prod
     assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
     current = data_of(admin.get(product))
     assert (current["version"], [current["name"]]) == (2, won)
+
+
+@pytest.mark.parametrize("etag", ['"{}"', "{}", 'W/"{}"', "*"])
+def test_the_version_that_was_read_is_archived(admin: httpx2.Client, make_product: MakeProduct, etag: str) -> None:
+    product = f"{PRODUCTS}/{make_product()['id']}"
+    data_of(admin.patch(product, json={"name": "Second"}))
+
+    assert data_of(admin.delete(product, headers={"If-Match": etag.format(2)})) is None
+
+    archived = data_of(admin.get(product))
+    assert (archived["status"], archived["version"]) == ("archived", 3)
+
+
+def test_another_version_than_the_one_that_was_read_is_not_archived(
+    admin: httpx2.Client, make_product: MakeProduct
+) -> None:
+    product = f"{PRODUCTS}/{make_product()['id']}"
+    data_of(admin.patch(product, json={"name": "Second"}))
+
+    for version in ("1", "3", "0"):
+        answer = admin.delete(product, headers={"If-Match": f'"{version}"'})
+        assert refused(answer, ErrorCode.VERSION_MISMATCH) == {"version": 2}
+    for etag in ("", "abc", "-1"):
+        assert {field.lower() for field in refused_fields(admin.delete(product, headers={"If-Match": etag}))} == {
+            "header.if-match"
+        }
+    refused(admin.delete(f"{PRODUCTS}/{uuid4()}", headers={"If-Match": '"1"'}), ErrorCode.PRODUCT_NOT_FOUND)
+
+    untouched = data_of(admin.get(product))
+    assert (untouched["status"], untouched["version"]) == ("active", 2)
+
+
+def test_of_an_edit_and_an_archiving_of_one_version_one_counts(admin: httpx2.Client, make_product: MakeProduct) -> None:
+    for _ in range(10):
+        product, read = f"{PRODUCTS}/{make_product()['id']}", {"If-Match": '"1"'}
+
+        answers = at_once(
+            [
+                partial(admin.patch, product, json={"name": "Edited"}, headers=read),
+                partial(admin.delete, product, headers=read),
+            ]
+        )
+
+        assert sorted(answer.status_code for answer in answers) == [200, 412]
+        current, edited = data_of(admin.get(product)), answers[0].status_code == 200
+        assert (current["name"] == "Edited", current["status"] == "active") == (edited, edited)
 
 
 def test_no_product_is_not_found(client: httpx2.Client, admin: httpx2.Client) -> None:

@@ -4,12 +4,18 @@ from functools import partial
 from uuid import uuid4
 
 import httpx2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from src.shared.errors import ErrorCode
-from tests.core.conftest import PRODUCTS, Buyer, MakeProduct, Product
+from tests.core.conftest import PRODUCTS, Buyer, MakeProduct, Product, move
 from tests.support.answers import at_once, data_of, refused, refused_fields
+from tests.support.postgres import Kind
+from tests.support.tables import execute
 
 HIGHEST = 1_000_000_000
+KINDS = ("initial", "adjustment", "reservation", "release", "fulfilment", "return")
 
 
 def adjust(
@@ -45,6 +51,56 @@ def test_a_product_without_stock_has_no_movements(admin: httpx2.Client, make_pro
     product = make_product(stock=0)
 
     assert data_of(admin.get(f"{PRODUCTS}/{product['id']}/stock/movements"))["items"] == []
+
+
+def test_the_ledger_is_filtered_by_kind(admin: httpx2.Client, buyer: Buyer, make_product: MakeProduct) -> None:
+    product = make_product(stock=10)
+    data_of(adjust(admin, product, 2))
+    data_of(adjust(admin, product, -1))
+    kept, cancelled = buyer.placed((product["id"], 4)), buyer.placed((product["id"], 1))
+    data_of(buyer.cancel(cancelled))
+    for step in ("pay", "fulfil", "return"):
+        data_of(move(admin, kept, step))
+    path = f"{PRODUCTS}/{product['id']}/stock/movements"
+
+    found = {kind: data_of(admin.get(path, params={"kind": kind})) for kind in KINDS}
+
+    assert {kind: [(one["quantity"], one["reserved"]) for one in page["items"]] for kind, page in found.items()} == {
+        "initial": [(10, 0)],
+        "adjustment": [(-1, 0), (2, 0)],
+        "reservation": [(0, 1), (0, 4)],
+        "release": [(0, -1)],
+        "fulfilment": [(-4, -4)],
+        "return": [(4, 0)],
+    }
+    assert all(one["kind"] == kind for kind, page in found.items() for one in page["items"])
+    assert [page["total"] for page in found.values()] == [1, 2, 2, 1, 1, 1]
+    assert data_of(admin.get(path))["total"] == 8
+    for kind in ("sold", "", "INITIAL", "initial,return"):
+        assert refused_fields(admin.get(path, params={"kind": kind})) == {"query.kind"}
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "UPDATE stock_movements SET quantity = quantity + 1",
+        "UPDATE stock_movements SET reason = 'because'",
+        "DELETE FROM stock_movements",
+        "TRUNCATE stock_movements",
+    ],
+)
+def test_nobody_rewrites_the_ledger(
+    admin: httpx2.Client, make_product: MakeProduct, database_url: str, database_kind: Kind, deed: str
+) -> None:
+    if database_kind == "sqlite" and deed.startswith("TRUNCATE"):
+        pytest.skip("SQLite has no TRUNCATE")
+    path = f"{PRODUCTS}/{make_product()['id']}/stock/movements"
+    before = data_of(admin.get(path))
+
+    with pytest.raises(DBAPIError, match="append-only"):
+        execute(database_url, text(deed))
+
+    assert data_of(admin.get(path)) == before
 
 
 def test_an_adjustment_needs_a_key(admin: httpx2.Client, make_product: MakeProduct) -> None:

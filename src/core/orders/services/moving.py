@@ -73,7 +73,8 @@ async def _move(
         )
     before = order.status
     lines = await _carry_out(session, order, status, actor_id)
-    if actor_id != order.customer_id:
+    # A buyer's own cancel is nobody else's business; all else is a right of staff, on what they bought themselves too.
+    if status is not OrderStatus.CANCELLED or actor_id != order.customer_id:
         await audit.record(
             session,
             f"order.{status}",
