@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,7 +139,7 @@ async def test_the_new_domain_does_what_the_page_says(place: Place) -> None:
         reader = Reader(service.client, {"admin": admin, "buyer": buyer, "product": product["id"]})
         for request in REQUESTS:
             if request.soon:
-                await eventually(lambda text=request.text: happens(reader, text))
+                await eventually(partial(happens, reader, request.text))
             else:
                 reader.send(request.text)
 
