@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from src.outbox import services as outbox
 from src.outbox.models import OutboxEvent
 from src.outbox.services import Event, Handler, dispatching
 from src.shared.database import SessionDep, transaction
+from src.shared.endings import after_commit
 from src.shared.types import Line, RequestModel
 from tests.outbox.effects import EFFECTS
 
@@ -32,8 +34,8 @@ class EventRequest(RequestModel):
     """So often, each time after its effect."""
     waits_for: Line = ""
     """It fails as long as there is no effect of this name."""
-    then: Literal["", "hang", "SIGKILL", "SIGSTOP"] = ""
-    """What happens the first time between the effect and COMMIT."""
+    then: Literal["", "hang", "SIGKILL", "SIGSTOP", "SIGKILL after COMMIT"] = ""
+    """What happens the first time, between the effect and COMMIT if nothing else is said."""
 
 
 async def has_effect(session: AsyncSession, event: Event) -> None:
@@ -44,12 +46,14 @@ async def has_effect(session: AsyncSession, event: Event) -> None:
     if event.attempt <= int(event.payload["fails"] or 0):
         raise RuntimeError("once more")
     if event.attempt == 1:
-        await come_to_grief(str(event.payload["then"]))
+        await come_to_grief(session, str(event.payload["then"]))
 
 
-async def come_to_grief(how: str) -> None:
+async def come_to_grief(session: AsyncSession, how: str) -> None:
     if how == "hang":
         await asyncio.Event().wait()
+    elif how == "SIGKILL after COMMIT":
+        after_commit(session, partial(os.kill, os.getpid(), signal.SIGKILL))
     elif how:
         os.kill(os.getpid(), signal.Signals[how])
 

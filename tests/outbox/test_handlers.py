@@ -136,6 +136,34 @@ async def test_what_is_killed_between_effect_and_commit_has_done_nothing(office:
     assert [(row.event_id, row.attempt) for row in office.effects()] == [(event_id, 2)]
 
 
+async def test_what_is_killed_right_after_commit_is_not_done_again(office: Office) -> None:
+    with office.dispatcher() as first:
+        (event_id,) = office.publish({"aggregate": "a", "name": "one", "then": "SIGKILL after COMMIT"})
+        assert first.process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    (after,) = office.publish({"aggregate": "a", "name": "two"})
+
+    office.end_leases()
+    with office.dispatcher():
+        await office.wait_until_delivered()
+
+    assert [(row.event_id, row.attempt) for row in office.effects()] == [(event_id, 1), (after, 1)]
+
+
+async def test_what_kills_whoever_takes_it_up_is_given_up(office: Office) -> None:
+    with office.dispatcher(OUTBOX__MAX_ATTEMPTS="1") as first:
+        office.publish({"aggregate": "a", "name": "one", "then": "SIGKILL"})
+        assert first.process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    (after,) = office.publish({"aggregate": "a", "name": "two"})
+
+    office.end_leases()
+    with office.dispatcher(OUTBOX__MAX_ATTEMPTS="1"):
+        await office.wait_for("two")
+
+    assert [row.event_id for row in office.effects()] == [after]
+    dead = select(col(OutboxEvent.kind)).where(col(OutboxEvent.dead_at).is_not(None))
+    assert execute(office.place.database_url, dead) == [("test.once",)]
+
+
 async def test_a_handler_that_hangs_is_cut_and_its_effect_with_it(office: Office) -> None:
     office.publish({"aggregate": "a", "name": "one", "then": "hang"})
 
