@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from src.core.orders import services as orders
@@ -25,8 +24,5 @@ class Finding:
 
 async def examine(session: AsyncSession) -> AsyncIterator[Finding]:
     """Each sentence is looked at in one statement: it holds or does not, whoever writes meanwhile."""
-    if session.get_bind().dialect.name == "postgresql":
-        # It reads all of each table, which may take longer than a request may.
-        await session.execute(text("SET LOCAL statement_timeout = 0"))
     for invariant in INVARIANTS:
         yield Finding(invariant.sentence, [dict(row) for row in (await session.execute(invariant.query())).mappings()])

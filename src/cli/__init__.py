@@ -48,6 +48,7 @@ _say = Console(highlight=False, soft_wrap=True).print
 _complain = Console(stderr=True, highlight=False, soft_wrap=True).print
 
 _SHOWN = 20
+_A_DAY = 86_400
 _EVERYTHING = Grants(frozenset({ADMIN}), frozenset({"*"}))
 
 
@@ -254,7 +255,8 @@ def verify_audit(
 @cli.command()
 def doctor() -> None:
     """Check what must be true of the tables: exit code 1 where it is not, with the rows that break it."""
-    use_settings(with_secret(load_settings()))
+    # All of each table is read, which may take longer than a request may.
+    use_settings(with_secret(load_settings(db={"statement_timeout_seconds": _A_DAY})))
     broken: list[str] = []
 
     async def look() -> None:

@@ -14,11 +14,11 @@ from sqlmodel import col
 from src.outbox.models import OutboxEvent
 from src.shared.errors import ErrorCode
 from tests.conftest import PASSWORD
-from tests.support.answers import at_once, data_of, refused
+from tests.support.answers import at_once, bearer, data_of, refused
 from tests.support.mail import Mailbox, running_mail_server
 from tests.support.ports import reserved_port
 from tests.support.postgres import Kind
-from tests.support.service import Place, own_place
+from tests.support.service import ADMIN, Place, Service, own_place
 from tests.support.tables import execute
 from tests.support.waiting import eventually
 
@@ -40,6 +40,12 @@ def place(database_kind: Kind, box: Mailbox) -> Iterator[Place]:
 
 def count(place: Place, *which: object) -> int:
     return int(execute(place.database_url, select(func.count()).select_from(OutboxEvent).where(*which))[0][0])  # type: ignore[arg-type] # conditions
+
+
+def kinds(place: Place) -> list[str]:
+    """Of all events, in order."""
+    query = select(col(OutboxEvent.kind)).order_by(col(OutboxEvent.position))
+    return [kind for (kind,) in execute(place.database_url, query)]
 
 
 def test_a_mail_that_the_server_does_not_take_is_sent_again(place: Place, box: Mailbox) -> None:
@@ -76,6 +82,48 @@ async def test_what_was_acknowledged_is_sent_though_the_process_died(place: Plac
         box.wait_for(email)
 
     assert len(box.mails_to(email)) == 1
+
+
+def place_order(service: Service) -> None:
+    """As the administrator, who has had no mail."""
+    token = service.log_in()["access_token"]
+    lamp = {"sku": "LAMP", "name": "Storm lamp", "price_minor": 3490, "currency": "EUR", "stock": 3}
+    product = data_of(service.post("products", lamp, token=token), 201)
+    basket = {"items": [{"product_id": product["id"], "quantity": 2}]}
+    headers = bearer(token) | {"Idempotency-Key": "one"}
+    data_of(service.client.post("/api/v1/orders", json=basket, headers=headers), 201)
+
+
+def test_an_order_is_told_of_though_the_process_died_right_after_its_commit(place: Place, box: Mailbox) -> None:
+    with place.service(OUTBOX__DISPATCH="false") as service:
+        place_order(service)
+        assert service.server.end(signal.SIGKILL) == -signal.SIGKILL
+    assert kinds(place) == ["order.placed"]
+
+    with place.service():
+        mail = box.wait_for(ADMIN, about="is placed")
+
+    assert "2 x Storm lamp (LAMP): 69.80 EUR" in mail.text
+    assert [mail.subject for mail in box.mails_to(ADMIN)] == [mail.subject]
+    assert kinds(place) == ["order.placed", "mail"]
+    assert count(place, *WAITING) == 0
+
+
+def test_a_mail_that_was_cut_off_is_written_once_though_it_is_sent_again(place: Place, box: Mailbox) -> None:
+    box.held.add(ADMIN)
+    with place.service() as service:
+        place_order(service)
+        box.wait_until_begun(ADMIN)
+        assert service.server.end(signal.SIGKILL) == -signal.SIGKILL
+    execute(place.database_url, update(OutboxEvent).where(*WAITING).values(available_at=datetime.now(UTC)))
+
+    box.held.clear()
+    with place.service():
+        box.wait_for(ADMIN)
+
+    # Whoever got the first one too is told by the id that it is the same.
+    assert len({mail.message["Message-ID"] for mail in box.mails_to(ADMIN)}) == 1
+    assert kinds(place) == ["order.placed", "mail"]
 
 
 async def test_what_died_while_it_was_sent_is_sent_again_when_its_lease_is_over(place: Place, box: Mailbox) -> None:
