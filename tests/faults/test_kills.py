@@ -33,6 +33,7 @@ def test_what_was_acknowledged_outlives_kill_9(database: Kind, victim: Victim) -
 
     assert outcome.verdict.problems() == {}
     figures = outcome.figures()
+    print(figures)  # noqa: T201 - for the docs, with `-rP`
     assert (figures["rounds"], figures["answers_500"]) == (number, 0)
     assert figures["acknowledged"] == figures["orders"] == figures["events"] == figures["mails"]
     # The kills were felt, and there was something to oversell.
