@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +51,55 @@ SETTINGS = {
 }
 
 _until_the_run_ends = ExitStack()
+
+
+@dataclass
+class Postgres:
+    """A server of one's own, to be killed and started again."""
+
+    port: int
+    place: Path
+    command: list[str | Path]
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://undercroft@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def log(self) -> Path:
+        return self.place / "log"
+
+    def start(self) -> None:
+        """It is ready when this returns, and has recovered what it had committed if it was killed."""
+        # The kernel ends it with the thread that started it, see _as_owner.
+        assert current_thread() is main_thread()
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.place, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        """The lines of its pid file tell, as pg_ctl reads them: no connection, so no socket and no password."""
+        deadline = monotonic() + START_SECONDS
+        while not self._is_ready():
+            try:
+                code = self.process.wait(0.02)
+            except subprocess.TimeoutExpired:
+                assert monotonic() < deadline, (
+                    f"PostgreSQL is not ready after {START_SECONDS} s\n{self.log.read_text()}"
+                )
+            else:
+                raise AssertionError(f"PostgreSQL ended with {code}\n{self.log.read_text()}")
+
+    def _is_ready(self) -> bool:
+        try:
+            lines = (self.place / "data" / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        # One that was killed leaves its file behind.
+        return lines[:1] == [str(self.process.pid)] and lines[7:8] == ["ready   "]
 
 
 @contextmanager
@@ -115,14 +165,20 @@ def running_postgres() -> Iterator[str]:
     if given := os.environ.get(SERVER_VARIABLE):
         yield given
         return
-    # The kernel ends it with the thread that started it, see _as_owner.
-    assert current_thread() is main_thread()
+    with own_postgres() as server:
+        yield server.url
+
+
+@contextmanager
+def own_postgres(**settings: str) -> Iterator[Postgres]:
+    """A new server, with settings that differ from SETTINGS, gone after the block."""
     with tempfile.TemporaryDirectory(prefix="undercroft-postgres-") as directory, reserved_port() as port:
         place = Path(directory)
         binaries, as_owner = _binaries(place), _as_owner(place)
-        data, log = place / "data", place / "log"
-        options = [f"-c{name}={value}" for name, value in (SETTINGS | {"port": str(port)}).items()]
-        with log.open("wb") as output:
+        data = place / "data"
+        options = [f"-c{name}={value}" for name, value in (SETTINGS | {"port": str(port)} | settings).items()]
+        server = Postgres(port, place, [*as_owner, binaries / "postgres", "-D", data, *options])
+        with server.log.open("wb") as output:
             created = subprocess.run(
                 [*as_owner, binaries / "initdb", "-D", data, "-U", "undercroft", *INITDB_OPTIONS],
                 cwd=place,
@@ -131,20 +187,13 @@ def running_postgres() -> Iterator[str]:
                 stderr=subprocess.STDOUT,
                 check=False,
             )
-            assert created.returncode == 0, f"initdb refused\n{log.read_text()}"
-            process = subprocess.Popen(
-                [*as_owner, binaries / "postgres", "-D", data, *options],
-                cwd=place,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        assert created.returncode == 0, f"initdb refused\n{server.log.read_text()}"
         try:
-            _wait_until_ready(process, data / "postmaster.pid", log)
-            yield f"postgresql://undercroft@127.0.0.1:{port}/postgres"
+            server.start()
+            yield server
         finally:
-            process.send_signal(signal.SIGQUIT)  # at once: its data go with it
-            process.wait()
+            server.process.send_signal(signal.SIGQUIT)  # at once: its data go with it
+            server.process.wait()
 
 
 def _migrated_template(kind: Kind) -> str:
@@ -213,15 +262,3 @@ def _as_owner(place: Path) -> list[str]:
     nobody = getpwnam("nobody")
     os.chown(place, nobody.pw_uid, nobody.pw_gid)
     return ["setpriv", "--pdeathsig=QUIT", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], pid_file: Path, log: Path) -> None:
-    """The eighth line of its pid file tells, as pg_ctl reads it: no connection, so no socket and no password."""
-    deadline = monotonic() + START_SECONDS
-    while not (pid_file.exists() and pid_file.read_text().splitlines()[7:8] == ["ready   "]):
-        try:
-            code = process.wait(0.02)
-        except subprocess.TimeoutExpired:
-            assert monotonic() < deadline, f"PostgreSQL is not ready after {START_SECONDS} s\n{log.read_text()}"
-        else:
-            raise AssertionError(f"PostgreSQL ended with {code}\n{log.read_text()}")

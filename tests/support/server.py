@@ -95,18 +95,10 @@ def running_server(
     `.env` of the developer lies. With several workers it is ready when the first one is.
     """
     with tempfile.TemporaryDirectory(prefix="undercroft-server-") as directory, reserved_port() as port:
-        log = Path(directory) / "output.log"
-        workplace = cwd or Path(directory)
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*_command(app), "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *args],
-                cwd=workplace,
-                env=child_environment(env),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        server = Server(port, process, log)
+        server = start_server(
+            port, Path(directory) / "output.log", env, app, workers=workers, cwd=cwd or Path(directory), args=args
+        )
+        process = server.process
         try:
             server.wait_until_ready()
             yield server
@@ -116,6 +108,29 @@ def running_server(
             print(server.output())  # noqa: T201 - pytest shows it with the failed test
             raise
         _leave(server, stops_with={0} if app == SERVICE else {0, -signal.SIGTERM})
+
+
+def start_server(  # noqa: PLR0913 - what a process is started with
+    port: int,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    app: str = SERVICE,
+    *,
+    workers: int = 1,
+    cwd: Path,
+    args: Sequence[str] = (),
+) -> Server:
+    """A process that is the caller's to wait for and to end; one before it may have begun the log."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*_command(app), "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *args],
+            cwd=cwd,
+            env=child_environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    return Server(port, process, log)
 
 
 def run_command(

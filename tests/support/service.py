@@ -89,9 +89,18 @@ class Service:
 @contextmanager
 def own_place(kind: Kind, **env: str) -> Iterator[Place]:
     url = fresh_database(kind)
+    with place_on(url, **env) as place:
+        yield place
+    drop_database(url)
+
+
+@contextmanager
+def place_on(database_url: str, **env: str) -> Iterator[Place]:
+    """On a migrated database that is the caller's to drop."""
     with TemporaryDirectory(prefix="undercroft-place-") as folder:
-        place = Place({"DB__URL": url, "AUTH__SECRET": uuid4().hex + uuid4().hex, **PATIENT, **env}, Path(folder))
+        place = Place(
+            {"DB__URL": database_url, "AUTH__SECRET": uuid4().hex + uuid4().hex, **PATIENT, **env}, Path(folder)
+        )
         code, said = place.run("create-admin", "--email", ADMIN, stdin=f"{PASSWORD}\n")
         assert code == 0, said
         yield place
-    drop_database(url)
