@@ -92,6 +92,8 @@ class Shop:
     shortages: SimpleQueue[UUID] = field(default_factory=SimpleQueue)
     up: Event = field(default_factory=Event)
     """Nothing is killed at the moment: who failed may try again at once."""
+    ready: float = field(default_factory=monotonic)
+    """When it came up last."""
     closing: Event = field(default_factory=Event)
     careless: bool = False
     """Who asks again takes a fresh key: the mistake that keys are there to prevent."""
@@ -109,19 +111,20 @@ class Caller:
         self._client.close()
 
     def ask(self, path: str, body: bytes, key: str) -> httpx2.Response:
-        """The first definite answer."""
-        deadline, again = monotonic() + PATIENCE_SECONDS, 0
+        """The first definite answer; within a minute, of which all that is there is alive."""
+        begun, again = monotonic(), 0
         while True:
             careful = f"{key}-{again}" if self.shop.careless and again else key
             answer = self._try(path, body, careful)
             if answer is not None:
                 return answer
-            assert monotonic() < deadline, f"no definite answer to {path} with {key}: {self.told.answers}"
+            patient_until = max(begun, self.shop.ready) + PATIENCE_SECONDS
+            assert monotonic() < patient_until, f"no definite answer to {path} with {key}: {self.told.answers}"
             if not again:
                 with self.told.changed:
                     self.told.asked_again += 1
             again += 1
-            self.shop.up.wait(self.random.uniform(0, 0.5))
+            self.shop.up.wait(self.random.uniform(0, 2))
 
     def get(self, path: str) -> httpx2.Response:
         return self._client.get(f"/api/v1/{path}")
