@@ -41,7 +41,8 @@ from tests.support.service import Place, own_place
 
 STOCK, PRICES = 12, (100, 250, 3)
 LONG_RUN = rounds(0, full=1) == 1
-EXAMPLES, STEPS = (200, 50) if LONG_RUN else (10, 30)
+EXAMPLES, STEPS = (30, 40) if LONG_RUN else (10, 30)
+PARTS = rounds(1, full=4)  # a minute each
 NEXT = {
     "placed": {"paid", "cancelled", "expired"},
     "paid": {"fulfilled", "cancelled"},
@@ -264,7 +265,8 @@ def shop(home: Place) -> Iterator[Shop]:
 
 
 @pytest.mark.long
-def test_whatever_is_done_in_whatever_order_is_answered_as_foretold(shop: Shop) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_is_done_in_whatever_order_is_answered_as_foretold(shop: Shop, part: int) -> None:
     with httpx2.Client(base_url=shop.urls[0], timeout=30, verify=False) as client:
         run_state_machine_as_test(
             lambda: OrdersMachine(shop, client),  # type: ignore[arg-type] # a factory, as its documentation has it
