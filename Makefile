@@ -36,7 +36,7 @@ test-plain: install ## the same tests, the longest left out, with all that is th
 	@TEST_SHORTCUTS=off $(BIN)/python -m pytest -m "not long" $(AT_ONCE) $(ARGS)
 
 test-long: install ## those with many rounds, all rounds of them: races, kills, demotions (an hour)
-	@TEST_LONG=1 $(BIN)/python -m pytest -m long $(AT_ONCE) $(ARGS)
+	@TEST_LONG=1 $(BIN)/python -m pytest -m 'long or rounds' $(AT_ONCE) $(ARGS)
 
 # Servers that tests start are measured too (patch = subprocess); the report comes after a failure as well.
 coverage: install ## all tests, and what none of them reached: half as long again

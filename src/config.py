@@ -230,12 +230,15 @@ class MailSettings(_Section):
         "", max_length=255, pattern=r"^(https?://\S+)?$", description="Where people type in what a mail gives them"
     )
     timeout_seconds: PositiveSeconds = Field(20, description="Longest conversation with the mail server")
-    per_mailbox: int = Field(20, ge=1, description="Mails of all kinds to one address, per hour; more are not sent")
+    per_mailbox: int = Field(
+        20, ge=1, description="Mails to one address that others can ask for, per hour; more are not sent"
+    )
 
 
 class OutboxSettings(_Section):
     dispatch: bool = Field(
-        default=True, description="Deliver in the service's own processes; off where `python -m src worker` does it"
+        default=True,
+        description="Deliver, expire orders and sweep in the service's own processes; off where `python -m src worker` does",
     )
     poll_seconds: PositiveSeconds = Field(1, description="Pause between two looks for what other processes left")
     lease_seconds: PositiveSeconds = Field(

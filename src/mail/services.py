@@ -24,16 +24,19 @@ KIND: Final = "mail"
 _COUNTED: Final = timedelta(hours=1)
 
 
-async def write(session: AsyncSession, template: str, *, to: str, **values: str) -> bool:
+async def write(session: AsyncSession, template: str, *, to: str, limited: bool = True, **values: str) -> bool:
     """A mail that is sent if the session's transaction is committed, and not otherwise; to one mailbox in order.
 
-    False, and no mail, when the mailbox got as many as it may within the hour: strangers can ask for most of them.
+    False, and no mail, when the mailbox got as many as it may within the hour: strangers can ask for most of them. Not
+    `limited` is for what only whoever reads the mailbox can have brought about; it is counted nowhere.
 
     Raises:
         jinja2.TemplateError: now rather than behind the caller's back.
     """
     content, mailbox = rendering.render(template, values), f"mail:{pseudonym(_mailbox(to))}"
-    if await outbox.count_recent(session, mailbox, within=_COUNTED) >= get_settings().mail.per_mailbox:
+    if not limited:
+        mailbox += ":own"
+    elif await outbox.count_recent(session, mailbox, within=_COUNTED) >= get_settings().mail.per_mailbox:
         logger.bind(template=template, mailbox=mailbox).warning("A mailbox got too many mails, this one is not sent")
         return False
     await outbox.publish(

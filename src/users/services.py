@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -92,12 +93,21 @@ async def get_user(session: AsyncSession, user_id: UUID) -> User:
     return user
 
 
-async def find_mail_address(session: AsyncSession, user_id: UUID) -> str | None:
+@dataclass(frozen=True, slots=True)
+class MailAddress:
+    address: str
+    is_proven: bool
+    """Whoever has the account reads the mails there."""
+
+
+async def find_mail_address(session: AsyncSession, user_id: UUID) -> MailAddress | None:
     """Where mails to somebody go: nowhere, when the account was deleted, or when the address has to be verified first."""
     user = await session.get(User, user_id)
     if user is None or user.deleted_at is not None:
         return None
-    return user.email if user.is_verified or not get_settings().verified_email_required else None
+    if get_settings().verified_email_required and not user.is_verified:
+        return None
+    return MailAddress(user.email, is_proven=user.is_verified)
 
 
 async def get_user_with_roles(session: AsyncSession, user_id: UUID) -> UserWithRolesResponse:

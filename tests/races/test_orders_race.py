@@ -74,16 +74,19 @@ def test_of_three_cancels_of_each_order_at_once_one_counts(shop: Shop) -> None:
     check_traces(shop, {order: ["placed", "cancelled"] for order in orders})
 
 
+@pytest.mark.rounds
 def test_an_order_is_cancelled_or_fulfilled_and_never_both(shop: Shop) -> None:
     ended = cancel_and_fulfil(shop, rounds=rounds(20, full=100))
 
     assert ended.keys() == {"cancelled", "fulfilled"}, "one of them never won: this was no race"
 
 
+@pytest.mark.rounds
 def test_a_payment_comes_before_the_cancel_or_not_at_all(shop: Shop) -> None:
     pay_and_cancel(shop, rounds=rounds(20, full=100))
 
 
+@pytest.mark.rounds
 def test_what_a_cancel_gives_back_is_sold_once(shop: Shop) -> None:
     cancel_and_place(shop, rounds=rounds(20, full=100))
 

@@ -4,5 +4,5 @@ import os
 
 
 def rounds(usual: int, *, full: int) -> int:
-    """For tests that are marked `long`."""
+    """For tests that are marked `long` or `rounds`."""
     return full if os.environ.get("TEST_LONG") == "1" else usual

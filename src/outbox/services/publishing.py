@@ -15,7 +15,7 @@ from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
 from src.shared.endings import after_commit
 from src.shared.keys import seal
-from src.shared.lane import later, prepared, table_of
+from src.shared.lane import dialect_of, later, prepared, table_of
 from src.shared.types import new_id
 
 PURPOSE: Final = "outbox"
@@ -60,7 +60,10 @@ async def publish(
 
 
 async def count_recent(session: AsyncSession, aggregate: str, *, within: timedelta) -> int:
-    """How many events of it were published, of those that are still there."""
+    """How many events of it were published, of those that are still there. Whoever counts them at the same time waits
+    until what is published next is committed: two do not both find room for a last one."""
+    if dialect_of(session) == "postgresql":
+        await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(aggregate, 0))))
     recent = select(func.count()).where(
         col(OutboxEvent.aggregate) == aggregate, col(OutboxEvent.created_at) > utc_now() - within
     )

@@ -10,6 +10,7 @@ from sqlmodel import col
 
 from src.outbox.models import OutboxEvent
 from tests.core.conftest import Buyer, MakeProduct, move
+from tests.support import orders
 from tests.support.answers import bearer, data_of
 from tests.support.mail import Mailbox, running_mail_server
 from tests.support.postgres import Kind
@@ -70,6 +71,29 @@ def test_what_was_refused_is_told_to_nobody(
 
     told = [mail.subject.split()[-1] for mail in mailbox.mails_to(buyer.account.email, about="order")]
     assert told == ["placed", "cancelled"]
+
+
+def test_a_buyer_is_told_of_each_order_and_a_stranger_of_few(database_kind: Kind) -> None:
+    with (
+        running_mail_server() as box,
+        own_place(database_kind, MAIL__URL=box.url, MAIL__PER_MAILBOX="3") as place,
+        place.service() as service,
+    ):
+        proven, claimed = service.register(), service.register()
+        data_of(service.post("auth/verify", {"token": box.wait_for(proven).code}))
+        product = orders.make_product(service, service.log_in()["access_token"])
+
+        for email in (claimed, proven):
+            buyer = service.log_in(email)["access_token"]
+            for _ in range(5):
+                orders.place_order(service, buyer, product)
+
+        # The later one's are all there: so are the earlier one's, as many as there will be.
+        box.wait_for(proven, about="order", number=5)
+        assert len(box.mails_to(claimed, about="order")) == 2
+        # What was told of orders leaves room for what is asked for otherwise.
+        data_of(service.post("auth/password/forgot", {"email": proven}), 202)
+        box.wait_for(proven, about="new password")
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)  # how money is written is no database's business
