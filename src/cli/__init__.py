@@ -291,15 +291,18 @@ def show_outbox(
                 await outbox.retry_event(session, _event_id(retry))
         async with transaction() as session:
             status = await outbox.get_status(session)
-            dead = (await session.execute(outbox.select_events(EventFilters(state=EventState.DEAD)))).scalars().all()
+            dead = outbox.select_events(EventFilters(state=EventState.DEAD)).limit(_SHOWN)
+            newest = (await session.execute(dead)).scalars().all()
         _say(
             f"{status.waiting} wait, for {status.lag_seconds:.0f} s at most; {status.dead} were given up", markup=False
         )
-        for event in dead:
+        for event in newest:
             _say(
                 f"{event.id}  {event.kind}  {event.aggregate}  {event.attempts} attempts, {event.last_error}",
                 markup=False,
             )
+        if status.dead > len(newest):
+            _say(f"and {status.dead - len(newest)} more", markup=False)
 
     _run(look)
 
