@@ -233,6 +233,9 @@ class MailSettings(_Section):
     per_mailbox: int = Field(
         20, ge=1, description="Mails to one address that others can ask for, per hour; more are not sent"
     )
+    per_proven_mailbox: int = Field(
+        500, ge=1, description="Mails to a verified address about what its owner does, per hour; more are not sent"
+    )
 
 
 class OutboxSettings(_Section):

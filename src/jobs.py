@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final
+from uuid import UUID
 
 from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -63,11 +64,11 @@ async def _keep_expiring() -> None:
 
 async def expire_orders() -> int:
     """How many gave their stock back."""
-    expired = 0
+    expired, failed = 0, set[UUID]()
     while True:
         async with transaction() as session:
-            overdue = await orders.list_overdue(session)
-        before = expired
+            overdue = await orders.list_overdue(session, but=failed)
+        before = expired + len(failed)
         for order_id in overdue:
             try:
                 async with transaction() as session:
@@ -76,8 +77,9 @@ async def expire_orders() -> int:
                 if is_outage(error):
                     raise
                 # Whatever it is, the others must not wait for it: a CHECK that refuses it would refuse it each time.
+                failed.add(order_id)
                 logger.bind(order_id=str(order_id)).exception("Could not expire an order")
-        if expired == before:
+        if expired + len(failed) == before:
             return expired
 
 

@@ -48,6 +48,7 @@ def upgrade() -> None:
         "INSERT INTO order_events (order_id, version, status, actor_id, created_at) "
         "SELECT id, 1, 'placed', customer_id, created_at FROM orders"
     )
+    # Who cancelled was not written down before: mostly it was the buyer.
     op.execute(
         "INSERT INTO order_events (order_id, version, status, actor_id, created_at) "
         "SELECT id, version, status, customer_id, updated_at FROM orders WHERE version > 1"

@@ -284,11 +284,11 @@ def show_outbox(
     use_settings(with_secret(load_settings()))
 
     async def look() -> None:
-        async with transaction() as session:
-            if retry_all:
-                _say(f"{await outbox.retry_dead(session)} events are delivered again", markup=False)
-            elif retry:
+        if retry:
+            async with transaction() as session:
                 await outbox.retry_event(session, _event_id(retry))
+        if retry_all:
+            _say(f"{await _retry_all()} events are delivered again", markup=False)
         async with transaction() as session:
             status = await outbox.get_status(session)
             dead = outbox.select_events(EventFilters(state=EventState.DEAD)).limit(_SHOWN)
@@ -305,6 +305,17 @@ def show_outbox(
             _say(f"and {status.dead - len(newest)} more", markup=False)
 
     _run(look)
+
+
+async def _retry_all() -> int:
+    """In parts: each of them is in the audit log, whose end is locked until COMMIT."""
+    count = 0
+    while True:
+        async with transaction() as session:
+            some = await outbox.retry_dead(session)
+        if not some:
+            return count
+        count += some
 
 
 def _event_id(written: str) -> UUID:

@@ -51,8 +51,9 @@ async def idempotency_required(
 
 async def _claim(request: Request, session: AsyncSession, user: CurrentUser, key: str) -> None:
     body, query = await request.body(), request.scope["query_string"]
-    # What is asked for stands in the query too, where there is one.
-    asked = query + b"\n" + body if query else body
+    # What is asked for stands in the query and in a precondition too, where there is one.
+    precondition = request.headers.get("if-match", "").encode("latin-1")
+    asked = b"\n".join((*filter(None, (query, precondition)), body))
     claimed = idempotency.claim_for(user.id, f"{request.method} {request.scope['path']}", key, asked)
     answer = await idempotency.claim(session, claimed)
     if answer is not None:

@@ -1,4 +1,4 @@
-"""Sentences that are true of the tables at any time, whoever did what."""
+"""Sentences that are true of the tables while nothing is wrong, whoever did what."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

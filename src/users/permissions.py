@@ -19,7 +19,7 @@ PERMISSIONS = {
     "product:create": "Create products",
     "product:update": "Change products",
     "product:delete": "Archive products",
-    "stock:adjust": "Adjust stock and read its movements",
+    "stock:adjust": "Adjust stock and read its movements, which name orders and their buyers",
     "order:read": "Read the orders of everybody",
     "order:update": "Move the orders of everybody along",
     "outbox:read": "See what waits to be delivered, and what was given up",

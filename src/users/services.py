@@ -97,7 +97,7 @@ async def get_user(session: AsyncSession, user_id: UUID) -> User:
 class MailAddress:
     address: str
     is_proven: bool
-    """Whoever has the account reads the mails there."""
+    """Whoever has the account reads the mails there, as far as we or the administrator who made it know."""
 
 
 async def find_mail_address(session: AsyncSession, user_id: UUID) -> MailAddress | None:

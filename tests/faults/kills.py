@@ -62,6 +62,7 @@ SETTINGS = {
     "AUTH__ACCESS_TOKEN_TTL_SECONDS": "3600",
     # One mailbox gets a mail for each order.
     "MAIL__PER_MAILBOX": "1000000",
+    "MAIL__PER_PROVEN_MAILBOX": "1000000",
     # Who was killed with an event in hand holds it for so long; being killed is no reason to give an event up.
     "OUTBOX__LEASE_SECONDS": "4",
     "MAIL__TIMEOUT_SECONDS": "2",

@@ -244,6 +244,18 @@ def test_fifty_identical_orders_at_once_are_one_order(
     check_books(database_url)
 
 
+def test_another_precondition_is_another_request(admin: httpx2.Client, product: str) -> None:
+    def rename(version: int) -> httpx2.Response:
+        headers = {"Idempotency-Key": key, "If-Match": f'"{version}"'}
+        return admin.patch(f"{PRODUCTS}/{product}", json={"name": "Second"}, headers=headers)
+
+    key = uuid4().hex
+    first = rename(1)
+
+    assert_replayed(first, rename(1))
+    refused(rename(77), ErrorCode.IDEMPOTENCY_KEY_REUSED)
+
+
 @pytest.fixture
 async def settings(database_url: str) -> AsyncIterator[None]:
     before: Settings = get_settings()

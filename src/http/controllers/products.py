@@ -33,8 +33,10 @@ _ANY = "*"  # RFC 9110 §13.1.1: whatever there is
 
 
 def _version(etag: str) -> str:
+    if etag.strip() == _ANY:
+        return _ANY
     digits = etag.strip().removeprefix("W/").strip('"')
-    if digits != _ANY and not (digits.isascii() and digits.isdigit() and len(digits) < 10):  # noqa: PLR2004 - a version fits 32 bits
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):  # noqa: PLR2004 - a version fits 32 bits
         raise PydanticCustomError("version_invalid", 'Write the version that you read, as in "3"')
     return digits
 

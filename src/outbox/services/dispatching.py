@@ -11,15 +11,15 @@ from typing import Final
 from uuid import UUID
 
 from loguru import logger
-from sqlalchemy import ColumnElement, exists, update
+from sqlalchemy import ColumnElement, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 
 from src.config import get_settings
 from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
 from src.outbox.services.publishing import PURPOSE, Payload, wake_ups
+from src.outbox.services.queues import first_of_their_aggregates
 from src.shared.database import DATABASE_ERRORS, transaction
 from src.shared.keys import unseal
 
@@ -106,19 +106,7 @@ async def _is_any_waiting() -> bool:
 
 
 def _available() -> tuple[ColumnElement[bool], ...]:
-    earlier = aliased(OutboxEvent)
-    first_of_its_aggregate = ~exists().where(
-        col(earlier.aggregate) == OutboxEvent.aggregate,
-        col(earlier.position) < col(OutboxEvent.position),
-        col(earlier.delivered_at).is_(None),
-        col(earlier.dead_at).is_(None),
-    )
-    return (
-        col(OutboxEvent.delivered_at).is_(None),
-        col(OutboxEvent.dead_at).is_(None),
-        col(OutboxEvent.available_at) <= utc_now(),
-        first_of_its_aggregate,
-    )
+    return (*first_of_their_aggregates(), col(OutboxEvent.available_at) <= utc_now())
 
 
 async def _claim(most: int) -> Sequence[OutboxEvent]:

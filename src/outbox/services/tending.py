@@ -17,11 +17,13 @@ from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
 from src.outbox.schemas import EventFilters, EventState, OutboxStatusResponse
 from src.outbox.services.publishing import wake
+from src.outbox.services.queues import first_of_their_aggregates
 from src.shared.endings import after_commit
 from src.shared.errors import ErrorCode
 from src.shared.invariants import Invariant
 
 _KEPT_FOR: Final = timedelta(days=1)
+_AT_ONCE: Final = 200
 _STATES: Final[dict[EventState, tuple[ColumnElement[bool], ...]]] = {
     EventState.WAITING: (col(OutboxEvent.delivered_at).is_(None), col(OutboxEvent.dead_at).is_(None)),
     EventState.DELIVERED: (col(OutboxEvent.delivered_at).is_not(None),),
@@ -32,8 +34,12 @@ INVARIANTS: Final = (
     Invariant(
         "no event waits ten minutes beyond its time",
         """
+        WITH firsts AS MATERIALIZED (
+            SELECT min(position) AS position FROM outbox_events
+            WHERE delivered_at IS NULL AND dead_at IS NULL GROUP BY aggregate
+        )
         SELECT id, kind, attempts, last_error FROM outbox_events
-        WHERE delivered_at IS NULL AND dead_at IS NULL AND available_at < :moment
+        WHERE position IN (SELECT position FROM firsts) AND available_at < :moment
         """,
         ago=timedelta(minutes=10),
     ),
@@ -57,12 +63,13 @@ def select_events(filters: EventFilters) -> SelectOfScalar[OutboxEvent]:
 
 
 async def get_status(session: AsyncSession) -> OutboxStatusResponse:
-    """How far behind the deliveries are. An event that waits for its next attempt is not late before its time."""
-    waiting = _STATES[EventState.WAITING]
-    oldest = select(OutboxEvent.available_at).where(*waiting).order_by(col(OutboxEvent.available_at)).limit(1)
+    """How far behind the deliveries are. An event that waits for its next attempt is not late before its time, nor are
+    those behind it."""
+    firsts = first_of_their_aggregates()
+    oldest = select(OutboxEvent.available_at).where(*firsts).order_by(col(OutboxEvent.available_at)).limit(1)
     due_since = (await session.execute(oldest)).scalar_one_or_none()
     return OutboxStatusResponse(
-        waiting=await _count(session, waiting),
+        waiting=await _count(session, _STATES[EventState.WAITING]),
         lag_seconds=0 if due_since is None else max(0, round((utc_now() - due_since).total_seconds(), 3)),
         dead=await _count(session, _STATES[EventState.DEAD]),
     )
@@ -89,8 +96,15 @@ async def retry_event(session: AsyncSession, event_id: UUID) -> OutboxEvent:
 
 
 async def retry_dead(session: AsyncSession) -> int:
-    """All that were given up; how many there were."""
-    revived: Sequence[OutboxEvent] = (await session.execute(_revive())).scalars().all()
+    """Those that were given up first, a few hundred at most; how many there were."""
+    dead = (
+        select(OutboxEvent.position)
+        .where(*_STATES[EventState.DEAD])
+        .order_by(col(OutboxEvent.position))
+        .limit(_AT_ONCE)
+    )
+    some = _revive().where(col(OutboxEvent.position).in_(dead))
+    revived: Sequence[OutboxEvent] = (await session.execute(some)).scalars().all()
     for event in revived:
         await audit.record(session, "outbox.retried", target=("event", event.id), after={"kind": event.kind})
     after_commit(session, wake)

@@ -131,6 +131,20 @@ def test_what_is_promised_cannot_be_taken_out(admin: httpx2.Client, buyer: Buyer
     assert data_of(adjust(admin, product, -6))["stock"] == 0
 
 
+def test_what_came_back_beyond_the_bound_can_be_taken_out(
+    admin: httpx2.Client, buyer: Buyer, make_product: MakeProduct
+) -> None:
+    product = make_product(stock=HIGHEST)
+    order = data_of(buyer.place((product["id"], 5)), 201)
+    for step in ("pay", "fulfil"):
+        data_of(move(admin, order["id"], step))
+    data_of(adjust(admin, product, 5))
+    data_of(move(admin, order["id"], "return"))
+
+    assert data_of(adjust(admin, product, -1))["stock"] == HIGHEST + 4
+    refused(adjust(admin, product, 1), ErrorCode.STOCK_OUT_OF_RANGE)
+
+
 def test_stock_has_an_upper_bound(admin: httpx2.Client, make_product: MakeProduct) -> None:
     product = make_product(stock=1)
 

@@ -41,11 +41,11 @@ INVARIANTS: Final = (
         """
         SELECT orders.id, orders.status, order_lines.product_id, order_lines.quantity, ledger.on_hand, ledger.reserved
         FROM orders JOIN order_lines ON order_lines.order_id = orders.id LEFT JOIN (
-            SELECT reference, product_id, sum(quantity) AS on_hand, sum(reserved) AS reserved
-            FROM stock_movements WHERE reference <> '' GROUP BY reference, product_id
+            SELECT replace(reference, '-', '') AS reference, product_id, sum(quantity) AS on_hand, sum(reserved) AS reserved
+            FROM stock_movements WHERE reference <> '' GROUP BY 1, product_id
         ) AS ledger ON ledger.product_id = order_lines.product_id
             -- SQLite has ids without hyphens.
-            AND replace(ledger.reference, '-', '') = 'order:' || replace(CAST(orders.id AS TEXT), '-', '')
+            AND ledger.reference = 'order:' || replace(CAST(orders.id AS TEXT), '-', '')
         WHERE ledger.reserved <> CASE WHEN status IN ('placed', 'paid') THEN order_lines.quantity ELSE 0 END
             OR ledger.on_hand <> CASE WHEN status = 'fulfilled' THEN -order_lines.quantity ELSE 0 END
             OR ledger.reserved IS NULL

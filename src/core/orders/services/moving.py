@@ -1,6 +1,6 @@
 """Moving an order along: what may follow what, each step once."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -101,11 +101,11 @@ async def _carry_out(
     return lines
 
 
-async def list_overdue(session: AsyncSession) -> Sequence[UUID]:
+async def list_overdue(session: AsyncSession, *, but: Collection[UUID]) -> Sequence[UUID]:
     """Orders that nobody paid in time, the longest overdue first; not more than can be looked after at a time."""
     overdue = (
         select(Order.id)
-        .where(Order.status == OrderStatus.PLACED, col(Order.expires_at) <= utc_now())
+        .where(Order.status == OrderStatus.PLACED, col(Order.expires_at) <= utc_now(), col(Order.id).not_in(but))
         .order_by(col(Order.expires_at))
         .limit(_LOOKED_AT)
     )

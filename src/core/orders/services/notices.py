@@ -34,8 +34,7 @@ async def _tell_buyer(session: AsyncSession, event: Event) -> None:
         session,
         "order",
         to=to.address,
-        # An address that nobody has verified may be somebody else's, who gets a mail for each order of a stranger.
-        limited=not to.is_proven,
+        is_proven=to.is_proven,
         number=order.number,
         status=status,
         lines="\n".join(lines),

@@ -72,11 +72,10 @@ async def adjust_stock(
 ) -> Product:
     """Refused: PRODUCT_NOT_FOUND, STOCK_OUT_OF_RANGE."""
     on_hand = col(Product.on_hand) + request.delta
+    # What came back may have gone beyond what is kept: less of it is always possible.
+    within = [on_hand >= col(Product.reserved), *([on_hand <= MAX_STOCK] if request.delta > 0 else ())]
     adjusted = await session.execute(
-        update(Product)
-        .where(col(Product.id) == product_id, on_hand >= col(Product.reserved), on_hand <= MAX_STOCK)
-        .values(on_hand=on_hand)
-        .returning(Product)
+        update(Product).where(col(Product.id) == product_id, *within).values(on_hand=on_hand).returning(Product)
     )
     product = adjusted.scalar_one_or_none()
     if product is None:
