@@ -20,8 +20,10 @@ pytestmark = pytest.mark.long
 
 TEMPLATES = sorted({path.stem for path in rendering.TEMPLATES.glob("*.txt")})
 VALUES = {"token": "the-code", "minutes": "60", "hours": "72"} | {
-    **{"number": "AB12C-DE34F", "status": "placed"},
-    **{"lines": "2 x Lamp (LAMP-1): 69.80 EUR", "total": "69.80 EUR"},
+    "number": "AB12C-DE34F",
+    "status": "placed",
+    "lines": "2 x Lamp (LAMP-1): 69.80 EUR",
+    "total": "69.80 EUR",
 }
 
 
