@@ -400,6 +400,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.database == "sqlite" and given.victim == "database":
         parser.error("SQLite has no process of its own to kill")
+    # Who ends it leaves no service behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with shared_run(several_processes=False):
         outcome = play(
             given.database,
