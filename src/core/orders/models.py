@@ -62,7 +62,7 @@ class Order(SQLModel, TimestampMixin, table=True):
     version: int = Field(default=1)
     """How many events it has had."""
     expires_at: datetime
-    """Until then what it ordered is kept for it, paid or not."""
+    """When nobody has paid it by then, it expires."""
 
 
 class OrderLine(SQLModel, table=True):
