@@ -5,6 +5,7 @@ small pieces: one looks at what the endpoint returns before FastAPI serialises i
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from fastapi._body_limit import wrap_app_with_body_limit
 from fastapi._compat import ModelField, lenient_issubclass
 from fastapi.datastructures import Default, DefaultPlaceholder
 from fastapi.dependencies.models import Dependant, _is_async_gen_callable, _is_coroutine_callable, _is_gen_callable
+from fastapi.exceptions import FastAPIError
 from fastapi.routing import (
     APIRoute,
     _effective_route_context_var,
@@ -24,6 +26,7 @@ from fastapi.routing import (
 )
 from fastapi.utils import create_model_field
 from pydantic.fields import FieldInfo
+from sqlalchemy.exc import DBAPIError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -31,6 +34,7 @@ from starlette.responses import Response as RawResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src.exceptions import BusinessException
+from src.http.attempts import BEFORE_COMMIT, run_again
 from src.http.errors import BODILESS, body_too_large, envelope, phrase
 from src.http.middleware import Stream
 from src.http.pagination import add_page_parameters
@@ -47,7 +51,15 @@ FACTS = "undercroft_facts"
 _REQUEST = "undercroft_request"
 _RESPONSE = "undercroft_response"
 _ANSWER = "undercroft.answer"
-BEFORE_COMMIT = "undercroft.before_commit"
+
+NOT_SENT = (
+    "Response not awaited. There's a high chance that the application code is raising an exception and a dependency "
+    "with yield has a block with a bare except, or a block with except Exception, and is not raising the exception "
+    "again. Read more about it in the docs: "
+    "https://fastapi.tiangolo.com/tutorial/dependencies/dependencies-with-yield/"
+    "#dependencies-with-yield-and-except"
+)
+"""What FastAPI says of a dependency that swallows the exception."""
 
 Finisher = Callable[[RawResponse], Awaitable[None]]
 
@@ -280,11 +292,28 @@ def _strict(handler: Handler, *, check: Check | None, body_first: bool) -> Handl
 def _enveloped(handler: Handler, *, check: Check | None, body_first: bool) -> Handler:
     handle_strictly = _strict(handler, check=check, body_first=body_first)
 
+    async def attempt(request: Request, behind_the_answer: AsyncExitStack) -> RawResponse:
+        scope, finished = request.scope, None
+        # Stacks of its own: what it opened ends with it, and a COMMIT that fails is raised here.
+        async with AsyncExitStack() as request_stack:
+            scope["fastapi_inner_astack"] = request_stack
+            async with AsyncExitStack() as function_stack:
+                scope["fastapi_function_astack"] = function_stack
+                response = wrapped(await handle_strictly(request), scope.get(_ANSWER))
+                for finisher in scope.get(BEFORE_COMMIT, ()):
+                    await finisher(response)
+            finished = response
+            behind_the_answer.push_async_exit(request_stack.pop_all())
+        if finished is None:
+            raise FastAPIError(NOT_SENT)  # as FastAPI does where its own stacks are
+        return finished
+
     async def handle(request: Request) -> RawResponse:
-        response = wrapped(await handle_strictly(request), request.scope.get(_ANSWER))
-        for finisher in request.scope.get(BEFORE_COMMIT, ()):
-            await finisher(response)
-        return response
+        stack: AsyncExitStack = request.scope["fastapi_inner_astack"]
+        try:
+            return await attempt(request, stack)
+        except DBAPIError as lost:
+            return await run_again(lambda: attempt(request, stack), request.scope, lost)
 
     return handle
 

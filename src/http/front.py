@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Protocol
 
+from sqlalchemy.exc import DBAPIError
 from starlette.responses import Response as RawResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from src.http.attempts import run_again
 from src.http.compiled import OUTCOME, CompiledRoutes, enter
 from src.http.errors import code_response
 from src.http.middleware import (
@@ -65,7 +67,7 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.serve(scope, receive, send, None)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange | None) -> None:  # noqa: C901, PLR0915 - in one piece, since each call costs
+    async def serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange | None) -> None:  # noqa: C901, PLR0912, PLR0915 - in one piece, since each call costs
         scope["app"] = self._app
         found = self._routes.find(scope) if scope["type"] == "http" else None
         if found is None or found[0].sends or self._limits.refusal(scope) is not None:
@@ -85,7 +87,10 @@ class Front:
         status = size = 0
         try:
             body = CountedBody(receive, limits.max_body_bytes) if compiled.reads else receive
-            outcome = await compiled.call(scope, body, send, values)
+            try:
+                outcome = await compiled.call(scope, body, send, values)
+            except DBAPIError as lost:
+                outcome = await run_again(lambda: compiled.call(scope, body, send, values), scope, lost)
             if type(outcome) is bytes:
                 status, size = compiled.status, len(outcome)
             elif type(outcome) is tuple:

@@ -6,12 +6,16 @@ Nor anything that could come in but not go out again: numbers beyond a float, ne
 import json
 import math
 import re
-from typing import Any, NoReturn
+from collections.abc import AsyncGenerator
+from typing import Any, Final, NoReturn
 
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
+from src.http.attempts import UNREPEATABLE
+
 MAX_SHALLOW_BRACKETS = 100
+_BODY: Final = "undercroft.body"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -21,9 +25,14 @@ def strict_request(request: Request) -> Request:
 
 
 class StrictRequest(Request):
+    """Its body outlives it in the scope, for a request of the same scope: see `attempts.py`."""
+
     async def body(self) -> bytes:
         """As Starlette reads it, but not through `stream()`: two generators for what comes in one message."""
         if "_body" in self.__dict__:
+            return self._body
+        if _BODY in self.scope:
+            self._body = self.scope[_BODY]
             return self._body
         if self._stream_consumed:
             return await super().body()  # which refuses
@@ -36,8 +45,16 @@ class StrictRequest(Request):
             elif message["type"] == "http.disconnect":
                 self._is_disconnected = True
                 raise ClientDisconnect
-        self._body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._body = self.scope[_BODY] = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return self._body
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        if _BODY in self.scope:
+            await self.body()
+        else:
+            self.scope[UNREPEATABLE] = True
+        async for part in super().stream():
+            yield part
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):

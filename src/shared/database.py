@@ -196,6 +196,12 @@ def is_outage(error: BaseException) -> bool:
     )
 
 
+def is_conflict(error: DBAPIError) -> bool:
+    """Whether a transaction lost against another one, so that all of it may be done again: a serialisation failure, or
+    a deadlock."""
+    return getattr(error.orig, "sqlstate", None) in {"40001", "40P01"}
+
+
 def create_engine(settings: Settings) -> AsyncEngine:
     url = database_url(settings)
     sqlite = url.get_backend_name() == "sqlite"

@@ -64,8 +64,18 @@ def _in_range(moment: datetime) -> datetime:
     return moment
 
 
+def _rfc_3339(value: object) -> object:
+    """Not a number, which pydantic takes for seconds or for milliseconds, by its size."""
+    if not isinstance(value, datetime) and not (isinstance(value, str) and _RFC_3339.fullmatch(value)):
+        raise PydanticCustomError("moment_format", "Write the moment as RFC 3339 has it, as in 2026-01-31T12:00:00Z")
+    return value
+
+
+_RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200
-Moment = Annotated[AwareDatetime, AfterValidator(_in_range)]
+Moment = Annotated[
+    AwareDatetime, BeforeValidator(_rfc_3339, json_schema_input_type=datetime), AfterValidator(_in_range)
+]
 """With its offset from UTC, and such that each database can hold it."""
 
 

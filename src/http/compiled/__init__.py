@@ -14,13 +14,15 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIRouter, RouteContext, _IncludedRouter, iter_route_contexts
 from loguru import logger
+from sqlalchemy.exc import DBAPIError
 from starlette._exception_handler import wrap_app_handling_exceptions
 from starlette._utils import get_route_path
 from starlette.requests import Request
 from starlette.responses import Response as RawResponse
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from src.http.attempts import UNREPEATABLE, run_again
 from src.http.compiled.runtime import deliver
 from src.http.compiled.source import Compiled, NotUnderstoodError, compile_route
 from src.http.compiled.table import Entry, Table
@@ -76,11 +78,24 @@ class CompiledRoutes:
         enter(scope, entry, values)
 
         async def run(scope: Scope, receive: Receive, send: Send) -> None:
-            outcome = await compiled.call(scope, receive, send, values)
+            if compiled.sends:
+                send = _marking(scope, send)
+            try:
+                outcome = await compiled.call(scope, receive, send, values)
+            except DBAPIError as lost:
+                outcome = await run_again(lambda: compiled.call(scope, receive, send, values), scope, lost)
             if not compiled.sends:
                 await deliver(outcome, compiled.status, scope, receive, send)
 
         await _handled(run, scope, receive, send)
+
+
+def _marking(scope: Scope, send: Send) -> Send:
+    async def marked(message: Message) -> None:
+        scope[UNREPEATABLE] = True
+        await send(message)
+
+    return marked
 
 
 async def _handled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response as RawResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from src.http.envelope import BEFORE_COMMIT, open_envelope, wrapped
+from src.http.attempts import BEFORE_COMMIT
+from src.http.envelope import open_envelope, wrapped
 from src.http.errors import envelope
 from src.http.middleware import Stream
 from src.http.response import Response
@@ -28,13 +29,6 @@ from src.http.response import Response
 JSON = "application/json"
 Outcome = bytes | tuple[int, bytes] | RawResponse
 Context = Callable[[Scope], Any]  # Any: FastAPI's private type
-NOT_SENT = (
-    "Response not awaited. There's a high chance that the application code is raising an exception and a dependency "
-    "with yield has a block with a bare except, or a block with except Exception, and is not raising the exception "
-    "again. Read more about it in the docs: "
-    "https://fastapi.tiangolo.com/tutorial/dependencies/dependencies-with-yield/"
-    "#dependencies-with-yield-and-except"
-)
 
 
 def endpoint_context(dependant: Dependant) -> Context:

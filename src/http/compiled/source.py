@@ -49,8 +49,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as RawResponse
 from starlette.types import Scope
 
+from src.http.attempts import BEFORE_COMMIT
 from src.http.compiled import runtime
-from src.http.envelope import BEFORE_COMMIT, AnyValue, Facts
+from src.http.envelope import NOT_SENT, AnyValue, Facts
 from src.http.errors import BODILESS
 from src.http.query import parsed_query
 from src.http.response import Response
@@ -220,7 +221,7 @@ class _Writer:
             self._line(f"await {self._bind('deliver', runtime.deliver)}(outcome, {self._status}, scope, receive, send)")
             self._line("sent = True")
         with self._block("if not sent:"):
-            self._line(f"raise {self._bind('FastAPIError', FastAPIError)}({runtime.NOT_SENT!r})")
+            self._line(f"raise {self._bind('FastAPIError', FastAPIError)}({NOT_SENT!r})")
 
     def _write_body(self) -> None:
         facts, depth = self._facts, self._depth

@@ -1,0 +1,1 @@
+"""Requests that nobody would think of, from the API's own document."""
