@@ -57,7 +57,7 @@ MOST_ORDERS_A_ROUND = 15
 LONGEST_DELAY_SECONDS = 0.03
 ASKED_ONCE_MORE = 100
 """The last orders, which are read and asked for once more in the end."""
-DELIVERY_SECONDS = 600
+DELIVERY_SECONDS = 1800
 SETTINGS = {
     "AUTH__ACCESS_TOKEN_TTL_SECONDS": "3600",
     # One mailbox gets a mail for each order.

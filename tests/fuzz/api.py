@@ -39,8 +39,10 @@ class Fuzzed:
     """Operations that answered with 401 and 403 only."""
 
 
-def fuzz(service: Service, folder: Path, actor: Actor, *, examples: int, seed: int) -> Fuzzed:
-    """`examples` are those of each operation; `folder` takes the report."""
+def fuzz(  # noqa: PLR0913 - a run has these parts
+    service: Service, folder: Path, actor: Actor, *, examples: int, seed: int, below: str = "/"
+) -> Fuzzed:
+    """`examples` are those of each operation whose path begins so; `folder` takes the report."""
     report = folder / f"{actor}.json"
     url = service.server.url
     who = {} if actor == "nobody" else {"SCHEMATHESIS_HOOKS": hooks.__name__, hooks.SERVICE: url}
@@ -50,15 +52,8 @@ def fuzz(service: Service, folder: Path, actor: Actor, *, examples: int, seed: i
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", f"{url}/openapi.json"),
             *("--phases", "coverage,fuzzing,stateful", "--max-examples", str(examples), "--seed", str(seed)),
-            *(
-                "--generation-database",
-                "none",
-                "--no-shrink",
-                "--request-timeout",
-                "30",
-                "--suppress-health-check",
-                "all",
-            ),
+            *("--generation-database", "none", "--no-shrink", "--suppress-health-check", "all"),
+            *("--request-timeout", "30", "--include-path-regex", f"^{below}"),
             *("--report", "json", "--report-json-path", str(report), "--no-color"),
         ],
         cwd=folder,

@@ -3,6 +3,10 @@
 import os
 
 
+def in_full() -> bool:
+    """For tests that are marked `long` or `rounds`, as the next."""
+    return os.environ.get("TEST_LONG") == "1"
+
+
 def rounds(usual: int, *, full: int) -> int:
-    """For tests that are marked `long` or `rounds`."""
-    return full if os.environ.get("TEST_LONG") == "1" else usual
+    return full if in_full() else usual
