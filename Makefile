@@ -19,7 +19,7 @@ BENCH_READY := .venv-bench/.ready
 AT_ONCE := -n auto --maxprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-plain test-long test-clients coverage check format lock bench bench-install bench-lock clean
+.PHONY: help install run test test-plain test-long prove test-clients coverage check format lock bench bench-install bench-lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ coverage: install ## all tests, and what none of them reached: half as long agai
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest $(AT_ONCE) $(ARGS); result=$$?; \
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$result
+
+prove: install ## all claims in full, and docs/proofs.md: some hours (ARGS='--share 0.01 fuzz')
+	@$(BIN)/python -m tests.prove $(ARGS)
 
 test-clients: install ## a generated TypeScript client against the service (needs node)
 	@if command -v node >/dev/null; then tests/clients/typescript/run; else echo 'node not found: skipped'; fi

@@ -1,0 +1,78 @@
+"""Input of all kinds."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, get_args
+
+from tests.fuzz.api import ACTORS, SETTINGS, fuzz
+from tests.fuzz.corpora import Attack, blns, hostile_bodies, hostile_texts, hostile_values, json_test_suite
+from tests.prove.figures import Figure, Proof
+from tests.support.postgres import Kind
+from tests.support.service import own_place
+
+_EXAMPLES: Final = 40
+"""Of each operation in one run."""
+
+
+def prove_fuzz(amount: int, seed: int) -> Iterator[Figure]:
+    """At least so many cases, in turn on both databases and with each caller's rights."""
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    done = dict.fromkeys(kinds, 0)
+    failures: list[str] = []
+    turn = 0
+    while sum(done.values()) < amount:
+        kind, actor = kinds[turn % len(kinds)], ACTORS[turn // len(kinds) % len(ACTORS)]
+        with own_place(kind, **SETTINGS) as place, place.service() as service, TemporaryDirectory() as folder:
+            found = fuzz(service, Path(folder), actor, examples=min(_EXAMPLES, 1 + amount // 1_000), seed=seed + turn)
+            code, said = place.run("doctor")
+        done[kind] += found.cases
+        failures += found.failures
+        if code:
+            failures.append(f"{kind}, {actor}, seed {seed + turn}: the doctor finds something\n{said}")
+        turn += 1
+    yield Figure(
+        "any request has a documented answer, and none is a 5xx",
+        "Schemathesis cases",
+        sum(done.values()),
+        failures,
+        ", ".join(f"{count:,} on {kind}" for kind, count in done.items()) + f", {turn} runs, three callers",
+    )
+
+
+_PLAYS: Final[dict[str, Callable[[Attack, int], None]]] = {
+    "hostile values in each field are taken or refused": lambda attack, most: attack.fill_fields(
+        hostile_values(), most
+    ),
+    "hostile texts in each parameter are taken or refused": lambda attack, most: attack.fill_parameters(
+        hostile_texts(), most
+    ),
+    "BLNS in each field of text: what is taken comes back as it was": lambda attack, most: attack.fill_fields(
+        blns(), most, texts_only=True
+    ),
+    "hostile bodies on each JSON route are taken or refused": lambda attack, most: attack.send_bodies(
+        hostile_bodies(), most
+    ),
+    "JSONTestSuite on each JSON route: what is no JSON is refused": lambda attack, most: attack.send_bodies(
+        json_test_suite(), most
+    ),
+}
+
+
+def prove_corpora(amount: int, seed: int) -> Iterator[Figure]:
+    """At most so many values of a corpus in one place."""
+    for kind in get_args(Kind):
+        with own_place(kind, **SETTINGS) as place, place.service() as service:
+            attack = Attack(service, seed)
+            for claim, play in _PLAYS.items():
+                sent, trips = attack.sent, attack.round_trips
+                attack.failures = []
+                play(attack, amount)
+                notes = f"{attack.round_trips - trips:,} round trips" if attack.round_trips > trips else ""
+                yield Figure(f"{claim} ({kind})", "requests", attack.sent - sent, attack.failures, notes)
+
+
+PROOFS: Final = (
+    Proof("fuzz", prove_fuzz, 100_000, "cases"),
+    Proof("corpora", prove_corpora, 1_000, "values of a corpus in one place"),
+)
