@@ -50,7 +50,7 @@ def _comparable(name: str) -> str:
     return name
 
 
-Email = Annotated[Line, StringConstraints(max_length=320), AfterValidator(_valid_email)]
+Email = Annotated[Line, AfterValidator(_valid_email)]
 Username = Annotated[
     str, StringConstraints(min_length=3, max_length=64, pattern=r"^[\w.-]+$"), AfterValidator(_comparable)
 ]

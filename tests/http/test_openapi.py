@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from src.shared.errors import ErrorCode, http_status
+from tests.http.bounds import unbounded
 from tests.http.conftest import TEAM, client_of
 from tests.support.server import Server, running_server
 from tests.support.truth import Schema, UndocumentedError, check_documented, checks, mismatches, resolve
@@ -66,6 +67,24 @@ def data_of(document: Schema, path: str, status: str = "200", method: str = "get
 def codes_of(document: Schema, path: str, method: str = "get") -> set[int]:
     responses = document["paths"][path][method]["responses"]
     return {int(code) for told in responses.values() for code in told.get("x-error-codes", ())}
+
+
+def test_all_that_comes_in_has_bounds(server: Server) -> None:
+    with client_of(server) as client:
+        found = unbounded(client.get("/openapi.json").raise_for_status().json())
+
+    # RFC 6749 §3.2: what is not known there is ignored. Its fields are judged as those of the other log-in.
+    form = "post /api/v1/auth/token: application/x-www-form-urlencoded"
+    assert [each for each in found if not each.startswith(form)] == []
+
+
+def test_what_has_no_bounds_is_named(document: Schema) -> None:
+    """The positive control: a team's careless fields."""
+    assert "post /loose: application/json takes what nobody knows" in unbounded(document)
+    assert {
+        f"post /loose: {place} has no bounds"
+        for place in ("query.number", "header.Mood", "application/json.text", "application/json.lines", "application/json.lines[]")
+    } <= set(unbounded(document))  # fmt: skip
 
 
 ITEM = {"$ref": "#/components/schemas/Item"}

@@ -44,7 +44,7 @@ def _version(etag: str) -> str:
 IfMatch = Annotated[
     str | None,
     AfterValidator(lambda etag: None if etag is None else _version(etag)),
-    Header(description='The `version` that you read, as in "3"'),
+    Header(max_length=64, description='The `version` that you read, as in "3"'),
 ]
 
 

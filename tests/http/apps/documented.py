@@ -7,7 +7,7 @@ from functools import cache, partial, wraps
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Request, status
+from fastapi import APIRouter, Depends, Form, Header, HTTPException, Request, status
 from fastapi import Response as RawResponse
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
 from fastapi.security import APIKeyHeader
@@ -35,6 +35,16 @@ class Reason(BaseModel):
 
 
 LAMP = Item(id=1)
+
+
+class Loose(BaseModel):
+    text: str
+    lines: list[str]
+
+
+@router.post("/loose")
+async def take_anything(loose: Loose, number: int = 0, mood: Annotated[str, Header()] = "") -> Loose:
+    return loose
 
 
 @router.get("/quiet")
