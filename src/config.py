@@ -282,10 +282,23 @@ class HTTPSettings(_Section):
     request_timeout_seconds: PositiveSeconds = Field(
         10, description="Deadline of a whole request until its answer starts"
     )
+    header_timeout_seconds: PositiveSeconds = Field(
+        10, description="A connection whose first or next headers are not whole by then is closed"
+    )
+    send_timeout_seconds: PositiveSeconds = Field(
+        30, description="A client that takes nothing of its answer for so long is cut off"
+    )
     compiled_routes: bool = Field(
         default=True, description="Serve each route by a coroutine made at start; off: by FastAPI's own path"
     )
     shutdown_seconds: PositiveSeconds = Field(20, description="Requests under way may finish so long at shutdown")
+    drain_seconds: float | None = Field(
+        None,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="So much of that /health/ready says 503 after SIGTERM while all is served; default: 5 in production, else 0",
+    )
 
 
 class LogSettings(_Section):
@@ -394,6 +407,12 @@ class Settings(BaseSettings):
         return not self.production if self.http.docs is None else self.http.docs
 
     @property
+    def drain_seconds(self) -> float:
+        if self.http.drain_seconds is not None:
+            return self.http.drain_seconds
+        return 5 if self.production else 0
+
+    @property
     def verified_email_required(self) -> bool:
         return self.production if self.auth.require_verified_email is None else self.auth.require_verified_email
 
@@ -500,6 +519,11 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
             "OUTBOX__LEASE_SECONDS",
             settings.outbox.lease_seconds < 2 * settings.mail.timeout_seconds,
             "shorter than twice MAIL__TIMEOUT_SECONDS: a mail would be sent again while it is being sent",
+        ),
+        (
+            "HTTP__DRAIN_SECONDS",
+            settings.drain_seconds >= http.shutdown_seconds,
+            "not shorter than HTTP__SHUTDOWN_SECONDS: requests under way would have no time",
         ),
         ("APP__DEBUG", production and app.debug, "is for development"),
         ("HTTP__DOCS", production and bool(http.docs), "open API docs are for development and test"),

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 from uuid import UUID
@@ -42,6 +43,11 @@ from src.users import services as users
 from src.users.permissions import PERMISSIONS, Grants
 from src.users.schemas import UpdateUserRequest
 from src.users.services import ADMIN
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 cli = typer.Typer(name="python -m src", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _say = Console(highlight=False, soft_wrap=True).print
@@ -92,9 +98,18 @@ def _serve(settings: Settings) -> None:
     # Workers are processes of their own and read the settings for themselves; a secret made up here must be theirs too.
     os.environ[setting_name("http", "workers")] = str(http.workers)
     os.environ[setting_name("auth", "secret")] = settings.auth.secret.get_secret_value()
+    _take_all_descriptors()
     # uvicorn raises the signal that stopped it once more when it is done; by then everything asked was answered.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run("src.main:app", **server_options(settings))
+
+
+def _take_all_descriptors() -> None:
+    """Each connection is one, and a shell gives 1024 where the system allows more."""
+    if resource is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with suppress(OSError, ValueError):  # where "unlimited" is more than the system gives
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @cli.command()

@@ -135,11 +135,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if app.settings.production and app.settings.mail.url.startswith("file:"):
         logger.warning("MAIL__URL is not set: nobody gets a mail, they are written to a folder")
     try:
-        async with (
-            keeping_lease(app.settings.auth.principal_cache_seconds),
-            working() if app.settings.outbox.dispatch else nullcontext(),
-        ):
-            yield
+        with readiness.drained_first(app.settings.drain_seconds):
+            async with (
+                keeping_lease(app.settings.auth.principal_cache_seconds),
+                working() if app.settings.outbox.dispatch else nullcontext(),
+            ):
+                yield
     finally:
         readiness.draining = True
         logger.info("Stopping")

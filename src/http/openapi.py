@@ -29,6 +29,7 @@ _NULL: Schema = {"type": "null"}
 _ANY_ROUTE = (
     ErrorCode.HOST_NOT_ALLOWED,
     ErrorCode.HEADERS_TOO_LARGE,
+    ErrorCode.MALFORMED_REQUEST,  # REQUEST_TIMEOUT is said before there is a path
     ErrorCode.BODY_TOO_LARGE,
     ErrorCode.INTERNAL_ERROR,
     ErrorCode.SERVICE_UNAVAILABLE,

@@ -1,7 +1,8 @@
-"""uvicorn, started with limits that match ours, and its protocol class with less work per request.
+"""uvicorn, started with limits that match ours, and its protocol class with ends to its patience and less work per request.
 
-The class hands a request to the app's own entrance (`Direct`), where it has one, writes an answer that is finished at
-once, and has one timer a connection for idle clients instead of one a request. Everything else is uvicorn's; with a version of it that we do not know its own class serves.
+`SteadyProtocol` bounds what a client can make a connection hold or wait for before there is a request, and after its
+answer. `QuickProtocol` besides hands a request to the app's own entrance (`Direct`), where it has one, and writes an
+answer that is finished at once. Everything else is uvicorn's; with a version of it that we do not know its own class serves.
 """
 
 import asyncio
@@ -10,14 +11,21 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
+import httptools
 from loguru import logger
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from src.config import Settings
+from src.config import Settings, get_settings
+from src.http.errors import envelope
+from src.http.middleware import NO_STORE, SECURITY_HEADERS, request_id
+from src.http.readiness import leaving
+from src.shared.errors import ErrorCode, explain, http_status
 
 KNOWN_UVICORN: Final = "0.54."
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of a head that comes in pieces, request line included, beyond its first piece; `Limits` judges one that is whole."""
 
 
 def server_options(settings: Settings) -> dict[str, Any]:  # Any: uvicorn's arguments
@@ -33,41 +41,85 @@ def server_options(settings: Settings) -> dict[str, Any]:  # Any: uvicorn's argu
         # Its own default believes X-Forwarded-* from loopback; ours believes those who are named.
         "proxy_headers": False,
         "server_header": False,
-        "timeout_graceful_shutdown": int(http.shutdown_seconds),
+        "timeout_graceful_shutdown": max(1, int(http.shutdown_seconds - settings.drain_seconds)),
         "lifespan": "on",
     }
 
 
 def _protocol(settings: Settings) -> str | type[asyncio.Protocol]:
-    if not settings.http.compiled_routes:
-        return "auto"
     if not version("uvicorn").startswith(KNOWN_UVICORN):
         logger.bind(uvicorn=version("uvicorn")).warning(
-            "uvicorn's own protocol class serves: this version is not known"
+            "uvicorn's own protocol class serves, which waits for headers without an end: this version is not known"
         )
         return "auto"
-    return QuickProtocol
+    return QuickProtocol if settings.http.compiled_routes else SteadyProtocol
 
 
-class QuickProtocol(HttpToolsProtocol):
+class SteadyProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:  # Any: uvicorn's own
         super().__init__(*arguments, **named)
-        self._idle_since: float | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._default_headers: tuple[object, bytes] = (None, b"")
-        # Any: a Direct, or None; uvicorn types messages one by one
-        self.direct: Any = getattr(self.app, "direct", None)
+        http = get_settings().http
+        self._head_seconds = http.header_timeout_seconds
+        self._send_seconds = http.send_timeout_seconds
+        self._shortest = min(self._head_seconds, self.timeout_keep_alive)
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._unfinished: object = None  # the scope whose bytes are counted
+        self._beside = 0  # so many came since a head began, or since the last piece of a body
+        self._had_body = False
+        self._unsent: int | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._wait(self._head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
+        self._stop_timers()
         super().connection_lost(exc)
 
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_timers()  # the connection is another class's from now on
+        super().handle_websocket_upgrade()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._send_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._send_timer = None
+
     # One timer a connection. uvicorn sets and cancels one with each request, which costs more than looking at a clock.
+    # It fires no later than the shortest patience from now, so that who waits has only to write down until when.
+
+    def _wait(self, seconds: float) -> None:
+        self._due = self.loop.time() + seconds
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._shortest, self._close_if_due)
+
+    def _close_if_due(self) -> None:
+        self._timer = None
+        if self.transport.is_closing() or self._at_work():
+            return  # what ends the answer waits again
+        left = self._due - self.loop.time()
+        if left > 0:
+            self._timer = self.loop.call_later(min(left, self._shortest), self._close_if_due)
+        elif self._within_head():
+            self.refuse(ErrorCode.REQUEST_TIMEOUT)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def _at_work(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr] # uvicorn begins with None
+
+    def _within_head(self) -> bool:
+        return self.scope is not None and "method" not in self.scope  # type: ignore[redundant-expr] # as above
 
     def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
+        """Nothing is set a request."""
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._watch_sending()
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -78,19 +130,125 @@ class QuickProtocol(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
             return
-        self._idle_since = self.loop.time()
-        if self._idle_timer is None:
-            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+        self._wait(self.timeout_keep_alive)
 
-    def _close_if_idle(self) -> None:
-        self._idle_timer = None
-        if self._idle_since is None or self.transport.is_closing():
-            return  # at work: what ends the answer sets the timer again
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._idle_timer = self.loop.call_later(left, self._close_if_idle)
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if leaving():
+            cycle.keep_alive = False  # the next request finds a process that stays
+        super()._start_asgi_task(cycle, app)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.refuse(ErrorCode.MALFORMED_REQUEST)
+            return
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._unsupported_upgrade_warning()
+            return
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body or "method" not in self.scope:  # type: ignore[redundant-expr] # as above
+            self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        """Bytes that made no request whole: the time for that runs, and what httptools keeps of them has an end."""
+        if self._unfinished is not self.scope:
+            self._unfinished, self._beside = self.scope, 0
+            if not self._at_work() or self._within_head():
+                self._wait(self._head_seconds)
+            return
+        self._beside = 0 if self._had_body else self._beside + size
+        self._had_body = False
+        if self._beside > MAX_HEAD_BYTES:
+            self.refuse(ErrorCode.HEADERS_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        # What is still added are trailers. Nobody reads them, and the scope must not change under those who have it.
+        self.headers = _Whole(self.headers) if self.parser.should_upgrade() else _NO_MORE
+
+    def on_body(self, body: bytes) -> None:
+        self._had_body = True
+        super().on_body(body)
+
+    def refuse(self, code: ErrorCode) -> None:
+        """What came is no request, or none that is waited for: say so where that can still be said, and close."""
+        cycle = self.cycle
+        if self._at_work():
+            if self.pipeline or not cycle.more_body:
+                # It came behind a request that is being answered: that answer is the last one.
+                cycle.keep_alive = False
+                self.flow.pause_reading()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if not (self._at_work() and cycle.response_started):
+            self.transport.write(self._refusal(code))
+        self.transport.close()
+        self._watch_sending()
+
+    def _refusal(self, code: ErrorCode) -> bytes:
+        own_id, status = request_id({"headers": ()}), http_status(code)
+        logger.bind(code=code.name, request_id=own_id, client=self.client and self.client[0]).info("Not a request")
+        body = envelope(code, explain(code).meaning, b"null")
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+            (b"x-request-id", own_id.encode()),
+            *SECURITY_HEADERS,
+            NO_STORE,
+            (b"connection", b"close"),
+        ]
+        lines = (b"%b: %b\r\n" % header for header in headers)
+        return b"".join((STATUS_LINE[status], *lines, b"\r\n", body))
+
+    # A client that reads nothing: uvicorn would wait for it as long as it stays.
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_sending()
+
+    def resume_writing(self) -> None:
+        self._unsent = None
+        super().resume_writing()
+
+    def _watch_sending(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        if self._unsent and self._nothing_is_added() and self._send_timer is None:
+            self._send_timer = self.loop.call_later(self._send_seconds, self._abort_if_stuck)
+
+    def _abort_if_stuck(self) -> None:
+        self._send_timer = None
+        before = self._unsent
+        if before is not None and self._nothing_is_added() and self.transport.get_write_buffer_size() >= before:
+            self.transport.abort()
         else:
-            self.timeout_keep_alive_handler()
+            self._watch_sending()
+
+    def _nothing_is_added(self) -> bool:
+        return self.flow.write_paused or self.transport.is_closing()
+
+
+class _Whole(list[tuple[bytes, bytes]]):
+    """Headers that nothing is added to."""
+
+    def append(self, _: tuple[bytes, bytes], /) -> None:
+        """Nowhere."""
+
+
+_NO_MORE: Final = _Whole()
+
+
+class QuickProtocol(SteadyProtocol):
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # Any: uvicorn's own
+        super().__init__(*arguments, **named)
+        self._default_headers: tuple[object, bytes] = (None, b"")
+        # Any: a Direct, or None; uvicorn types messages one by one
+        self.direct: Any = getattr(self.app, "direct", None)
 
     def on_headers_complete(self) -> None:
         scope, url = self.scope, self.url
@@ -111,6 +269,7 @@ class QuickProtocol(HttpToolsProtocol):
         scope["path"] = path.decode("ascii")
         scope["raw_path"] = path
         scope["query_string"] = query
+        self.headers = _NO_MORE
         existing = self.cycle
         cycle = self.cycle = QuickCycle(self)
         if existing is None or existing.response_complete:  # type: ignore[redundant-expr] # uvicorn begins with None
@@ -118,6 +277,19 @@ class QuickProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        # Not uvicorn's: one call less.
+        self._had_body = True
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         cycle = self.cycle
@@ -130,6 +302,8 @@ class QuickProtocol(HttpToolsProtocol):
         if not isinstance(cycle, QuickCycle) or self.config.reset_contextvars:
             super()._start_asgi_task(cycle, app)
             return
+        if leaving():
+            cycle.keep_alive = False
         # The cycle takes itself out of the set at its end: a callback would go once more through the event loop.
         cycle.task = self.loop.create_task(cycle.run_asgi(app))
         self.tasks.add(cycle.task)

@@ -41,6 +41,8 @@ class ErrorCode(IntEnum):
     BODY_TOO_LARGE = 40006
     HOST_NOT_ALLOWED = 40007
     HEADERS_TOO_LARGE = 40008
+    MALFORMED_REQUEST = 40009
+    REQUEST_TIMEOUT = 40010
 
     PRODUCT_OUT_OF_STOCK = 50101
     PRODUCT_NOT_FOUND = 50102
@@ -91,6 +93,8 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.BODY_TOO_LARGE: 413,
     ErrorCode.HOST_NOT_ALLOWED: 400,
     ErrorCode.HEADERS_TOO_LARGE: 431,
+    ErrorCode.MALFORMED_REQUEST: 400,
+    ErrorCode.REQUEST_TIMEOUT: 408,
     ErrorCode.PRODUCT_OUT_OF_STOCK: 409,
     ErrorCode.PRODUCT_NOT_FOUND: 404,
     ErrorCode.SKU_TAKEN: 409,
@@ -181,6 +185,8 @@ ERROR_CODE_EXPLAINED = {
         "This service does not answer to that host", "Send one Host header with the service's name."
     ),
     ErrorCode.HEADERS_TOO_LARGE: Explanation("The request headers are too large", "Send fewer or shorter ones."),
+    ErrorCode.MALFORMED_REQUEST: Explanation("This is not an HTTP request", "Use a client that speaks HTTP/1.1."),
+    ErrorCode.REQUEST_TIMEOUT: Explanation("The request headers took too long", "Send them in one go."),
     ErrorCode.PRODUCT_OUT_OF_STOCK: Explanation(
         "Not enough in stock", "`data.items` lists each short line with what is `available`: order less, or later."
     ),

@@ -51,6 +51,13 @@ async def echo(body: Annotated[Any, Body()]) -> Any:  # Any: JSON
     return body
 
 
+@app.post("/late")
+async def see_late(request: Request) -> Any:  # Any: JSON
+    """What the headers are when the body has come."""
+    await request.body()
+    return seen(request)
+
+
 @app.post("/unread")
 async def leave_unread() -> str:
     return "unread"
@@ -101,6 +108,18 @@ async def text() -> PlainTextResponse:
 @app.get("/stream")
 async def stream() -> StreamingResponse:
     return StreamingResponse(iter([b"one", b"two"]))
+
+
+@app.post("/streamed")
+async def stream_beside_the_body(request: Request) -> StreamingResponse:
+    """Begins to answer before the body has come."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"begun"
+        async for part in request.stream():
+            yield part
+
+    return StreamingResponse(parts())
 
 
 @app.get("/odd-status")
