@@ -286,7 +286,7 @@ class HTTPSettings(_Section):
         10, description="A connection whose first or next headers are not whole by then is closed"
     )
     send_timeout_seconds: PositiveSeconds = Field(
-        30, description="A client that takes nothing of its answer for so long is cut off"
+        60, description="A client that takes nothing of its answer for so long is cut off"
     )
     compiled_routes: bool = Field(
         default=True, description="Serve each route by a coroutine made at start; off: by FastAPI's own path"

@@ -7,6 +7,8 @@ answer that is finished at once. Everything else is uvicorn's; with a version of
 
 import asyncio
 import logging
+import socket
+import struct
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
@@ -67,7 +69,8 @@ class SteadyProtocol(HttpToolsProtocol):
         self._unfinished: object = None  # the scope whose bytes are counted
         self._beside = 0  # so many came since a head began, or since the last piece of a body
         self._had_body = False
-        self._unsent: int | None = None
+        self._unsent = 0
+        self._stuck_since = 0.0
         self._send_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -212,25 +215,30 @@ class SteadyProtocol(HttpToolsProtocol):
         super().pause_writing()
         self._watch_sending()
 
-    def resume_writing(self) -> None:
-        self._unsent = None
-        super().resume_writing()
-
     def _watch_sending(self) -> None:
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent, self._stuck_since = self.transport.get_write_buffer_size(), self.loop.time()
         if self._unsent and self._nothing_is_added() and self._send_timer is None:
             self._send_timer = self.loop.call_later(self._send_seconds, self._abort_if_stuck)
 
-    def _abort_if_stuck(self) -> None:
-        self._send_timer = None
-        before = self._unsent
-        if before is not None and self._nothing_is_added() and self.transport.get_write_buffer_size() >= before:
-            self.transport.abort()
-        else:
-            self._watch_sending()
-
     def _nothing_is_added(self) -> bool:
         return self.flow.write_paused or self.transport.is_closing()
+
+    def _abort_if_stuck(self) -> None:
+        self._send_timer = None
+        if not self._nothing_is_added():
+            return  # what comes next is watched again
+        left = self._stuck_since + self._send_seconds - self.loop.time()
+        if self.transport.get_write_buffer_size() < self._unsent:
+            self._watch_sending()
+        elif left > 0:
+            self._send_timer = self.loop.call_later(left, self._abort_if_stuck)
+        else:
+            # With a reset: else the kernel would go on offering what nobody takes.
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            self.transport.abort()
+
+
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
 class _Whole(list[tuple[bytes, bytes]]):

@@ -16,7 +16,7 @@ from tests.support.server import Server, running_server
 from tests.support.truth import Schema, UndocumentedError, check_documented, checks, mismatches, resolve
 
 # What any request can meet before it reaches its route.
-EVERYWHERE = {40006, 40007, 40008, 90001, 90002, 90003}
+EVERYWHERE = {40006, 40007, 40008, 40009, 90001, 90002, 90003}
 VERBS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
 
