@@ -5,11 +5,12 @@ import json
 import os
 import re
 import secrets
+import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -63,9 +64,20 @@ def _known_scheme(*schemes: str) -> AfterValidator:
         if not value.startswith(schemes):
             msg = f"must start with one of {', '.join(schemes)}"
             raise ValueError(msg)
+        _split_url(value)
         return value
 
     return AfterValidator(check)
+
+
+def _split_url(value: str) -> SplitResult:
+    """Refused here: what would read it later says what it read, password and all."""
+    try:
+        parsed = urlsplit(value)
+        _ = parsed.port
+    except ValueError:
+        raise ValueError("must be a URL whose port is a number; a password writes @ : / ? # [ ] as %xx") from None
+    return parsed
 
 
 def _network(value: str) -> str:
@@ -76,7 +88,7 @@ def _network(value: str) -> str:
 
 
 def _mail_url(value: str) -> str:
-    parsed = urlsplit(value)
+    parsed = _split_url(value)
     if parsed.scheme == "file":
         if not parsed.path or parsed.netloc:
             raise ValueError("must be file:folder, relative or absolute")
@@ -433,8 +445,12 @@ def load_settings(**overrides: Any) -> Settings:  # Any: whatever a section take
         raise ConfigurationError(
             [_explain(e["loc"], e["type"], e["msg"]) for e in error.errors(include_input=False)]
         ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(
+            [f"{_place('config_file')}, see {setting_name('app', 'config_file')}: {error}"]
+        ) from None
     except (SettingsError, OSError, ValueError) as error:
-        # A source that cannot be read at all: bad TOML, bad JSON in a list, an unreadable file.
+        # A source that cannot be read at all: bad JSON in a list, an unreadable file.
         raise ConfigurationError([str(error).splitlines()[0]]) from None
 
 

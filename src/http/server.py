@@ -69,6 +69,7 @@ class SteadyProtocol(HttpToolsProtocol):
         self._unfinished: object = None  # the scope whose bytes are counted
         self._beside = 0  # so many came since a head began, or since the last piece of a body
         self._had_body = False
+        self._ahead: RequestResponseCycle | None = None  # at work while others of its connection wait
         self._unsent = 0
         self._stuck_since = 0.0
         self._send_timer: asyncio.TimerHandle | None = None
@@ -79,7 +80,15 @@ class SteadyProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timers()
+        self._nobody_listens()
         super().connection_lost(exc)
+
+    def _nobody_listens(self) -> None:
+        """uvicorn tells only the newest request that its client is gone; the one at work would write to nobody, and fail."""
+        for cycle in (self._ahead, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def handle_websocket_upgrade(self) -> None:
         self._stop_timers()  # the connection is another class's from now on
@@ -131,8 +140,10 @@ class SteadyProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
+            self._ahead = cycle
             self._start_asgi_task(cycle, app)
             return
+        self._ahead = None
         self._wait(self.timeout_keep_alive)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -169,7 +180,10 @@ class SteadyProtocol(HttpToolsProtocol):
             self.refuse(ErrorCode.HEADERS_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
+        existing = self.cycle
         super().on_headers_complete()
+        if len(self.pipeline) == 1:
+            self._ahead = self._ahead or existing
         # What is still added are trailers. Nobody reads them, and the scope must not change under those who have it.
         self.headers = _Whole(self.headers) if self.parser.should_upgrade() else _NO_MORE
 
@@ -186,8 +200,7 @@ class SteadyProtocol(HttpToolsProtocol):
                 cycle.keep_alive = False
                 self.flow.pause_reading()
                 return
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self._nobody_listens()
         if not (self._at_work() and cycle.response_started):
             self.transport.write(self._refusal(code))
         self.transport.close()
@@ -233,6 +246,7 @@ class SteadyProtocol(HttpToolsProtocol):
         elif left > 0:
             self._send_timer = self.loop.call_later(left, self._abort_if_stuck)
         else:
+            self._nobody_listens()
             # With a reset: else the kernel would go on offering what nobody takes.
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self.transport.abort()
@@ -285,6 +299,7 @@ class QuickProtocol(SteadyProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+            self._ahead = self._ahead or existing
 
     def on_body(self, body: bytes) -> None:
         # Not uvicorn's: one call less.

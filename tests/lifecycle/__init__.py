@@ -1,0 +1,1 @@
+"""Starting, stopping and being replaced, as an operator sees them."""

@@ -1,0 +1,1 @@
+"""More clients, slower clients and ruder clients than are good for a service."""
