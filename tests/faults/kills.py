@@ -228,13 +228,14 @@ def play(  # noqa: PLR0913 - what the command takes
     workers: int | None = None,
     forked: bool = False,
     mistake: Mistake | None = None,
+    make_service: "type[MortalService] | None" = None,
 ) -> Outcome:
     """In a place of its own, which is gone afterwards. Two workers, where the database can serve several."""
     started = monotonic()
     with ExitStack() as stack:
         place, mortal_database = stack.enter_context(_place(database, victim, late=mistake == "late-commit"))
         port = stack.enter_context(reserved_port())
-        kind = ForkedService if forked else MortalService
+        kind = make_service or (ForkedService if forked else MortalService)
         service = kind(place, port, workers=workers or (1 if database == "sqlite" or forked else 2))
         stack.enter_context(_alive(service))
         shop = Shop(service.server.url, Told(), careless=mistake == "fresh-keys")

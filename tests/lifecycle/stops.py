@@ -1,0 +1,107 @@
+"""SIGTERM again and again, to a service that takes orders, reads half a request and delivers mails at that moment."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+
+from tests.faults.kills import MortalService, Outcome, play
+from tests.http.wire import Wire
+from tests.support.postgres import Kind
+from tests.support.resources import connect
+from tests.support.server import STOP_SECONDS
+
+HALVES = 4
+LOGIN = json.dumps({"email": "nobody@example.com", "password": "plum-lantern-quarry-81"}).encode()
+_REFUSED = (401, 10002)
+_STOPPING = "Shutting down"
+
+
+@dataclass(frozen=True)
+class Stop:
+    code: int
+    seconds: float
+    answered: list[tuple[int, int]]
+    """(status, code) of requests whose second half came after the service had begun to stop."""
+    crashes: int
+    """Stack traces that it wrote."""
+
+    def problems(self) -> Iterator[str]:
+        if self.code != 0:
+            yield f"exit code {self.code}"
+        if self.answered != [_REFUSED] * HALVES:
+            yield f"requests under way were answered with {self.answered}"
+        if self.crashes:
+            yield f"{self.crashes} stack traces"
+
+
+@dataclass
+class GentleService(MortalService):
+    """Its end is SIGTERM, and in the midst of requests."""
+
+    stops: list[Stop] = field(default_factory=list)
+
+    def kill(self) -> None:
+        begins_at = len(self.server.output())
+        with ExitStack() as stack:
+            halves = [self._half(stack) for _ in range(HALVES)]
+            begun = monotonic()
+            self.server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: _STOPPING in self.server.output()[begins_at:])
+            answered = [self._rest(wire) for wire in halves]
+        code = self.server.process.wait(STOP_SECONDS)
+        seconds, said = monotonic() - begun, self.server.output()[begins_at:]
+        self.stops.append(Stop(code, seconds, answered, said.count("Traceback")))
+
+    def _half(self, stack: ExitStack) -> Wire:
+        """A request that somebody reads already, since it was told to go on."""
+        wire = Wire(stack.enter_context(connect(self.port)))
+        wire.send(
+            "POST /api/v1/auth/login HTTP/1.1",
+            "Content-Type: application/json",
+            f"Content-Length: {len(LOGIN)}",
+            "Expect: 100-continue",
+        )
+        status, _ = wire.head()
+        assert status == 100
+        wire.write(LOGIN[:10])
+        return wire
+
+    def _rest(self, wire: Wire) -> tuple[int, int]:
+        wire.write(LOGIN[10:])
+        answer = wire.answer()
+        return answer.status, answer.json()["code"]
+
+
+def wait_for(condition: Callable[[], bool], *, within_seconds: float = 30) -> None:
+    """For code that is not async, as `eventually`."""
+    deadline = monotonic() + within_seconds
+    while not condition():
+        assert monotonic() < deadline, "it did not come to that"
+        sleep(0.005)
+
+
+@dataclass(frozen=True)
+class Stopped:
+    outcome: Outcome
+    stops: list[Stop]
+
+    def problems(self) -> list[str]:
+        found = [f"stop {number}: {problem}" for number, stop in enumerate(self.stops) for problem in stop.problems()]
+        found += [f"{name}: {wrong[:5]}" for name, wrong in self.outcome.verdict.problems().items()]
+        answers = self.outcome.told.answers
+        found += [f"{count} answers {answer}" for answer, count in answers.items() if answer.startswith("5")]
+        return found
+
+
+def play_stops(database: Kind, *, rounds: int, seed: int, workers: int) -> Stopped:
+    stops: list[Stop] = []
+
+    @dataclass
+    class Counted(GentleService):
+        stops: list[Stop] = field(default_factory=lambda: stops)
+
+    outcome = play(database, "service", rounds=rounds, seed=seed, workers=workers, make_service=Counted)
+    return Stopped(outcome, stops)
