@@ -334,8 +334,8 @@ def _play_rounds(  # noqa: PLR0913 - who plays, and how long
         begun = len(shop.told.receipts)
         shop.told.wait_for(begun + moment.randint(0, MOST_ORDERS_A_ROUND))
         sleep(moment.uniform(0, LONGEST_DELAY_SECONDS))  # whatever they are at then
+        shop.up.clear()  # who fails now has no reason to try at once
         mortal.kill()
-        shop.up.clear()
         killed = monotonic()
         mortal.revive()
         shop.ready = monotonic()
