@@ -33,6 +33,20 @@ def kill_one(pid: int) -> None:
         _wait_until_dead(process)
 
 
+def stall_all(process: subprocess.Popen[bytes]) -> None:
+    """It and all that it started stand still until `resume_all`."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+    for pid in _descendants(process.pid):
+        os.kill(pid, signal.SIGSTOP)
+
+
+def resume_all(process: subprocess.Popen[bytes]) -> None:
+    for pid in _descendants(process.pid):
+        os.kill(pid, signal.SIGCONT)
+    process.send_signal(signal.SIGCONT)
+
+
 @contextmanager
 def _handle(pid: int) -> Iterator[int]:
     handle = os.pidfd_open(pid)

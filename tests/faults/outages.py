@@ -1,0 +1,190 @@
+"""The service between a database and a cache that fail in each way of the table, under a small steady load."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Final
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from src.core.orders.models import Order
+from tests.faults.faults import NAME, Fault, Stage, open_stage
+from tests.faults.load import (
+    Account,
+    Bounds,
+    Load,
+    Verdict,
+    Window,
+    judge,
+    living,
+    logging_in,
+    paging,
+    placing,
+    reading,
+    running_load,
+)
+from tests.support.answers import data_of
+from tests.support.server import run_command
+from tests.support.service import Place, Service, place_on
+from tests.support.tables import execute
+from tests.support.waiting import eventually
+
+DEADLINE_SECONDS: Final = 1.5
+POOL_SIZE: Final = 3
+SETTINGS: Final = {
+    "APP__NAME": NAME,
+    "HTTP__REQUEST_TIMEOUT_SECONDS": str(DEADLINE_SECONDS),
+    # In the proportions of the defaults, as far as such short times allow.
+    "DB__STATEMENT_TIMEOUT_SECONDS": "0.75",
+    "DB__LOCK_TIMEOUT_SECONDS": "0.3",
+    "DB__POOL_TIMEOUT_SECONDS": "0.75",
+    "DB__CONNECT_TIMEOUT_SECONDS": "0.3",
+    "DB__POOL_SIZE": str(POOL_SIZE),
+    "DB__MAX_OVERFLOW": "3",
+    "AUTH__ACCESS_TOKEN_TTL_SECONDS": "3600",
+    "MAIL__URL": "file:mail",
+    "MAIL__PER_MAILBOX": "1000000",
+    "MAIL__PER_PROVEN_MAILBOX": "1000000",
+    "OUTBOX__LEASE_SECONDS": "4",
+    "MAIL__TIMEOUT_SECONDS": "2",
+    "OUTBOX__MAX_ATTEMPTS": "100",
+    "OUTBOX__FIRST_DELAY_SECONDS": "0.02",
+    "OUTBOX__MAX_DELAY_SECONDS": "1",
+}
+CALM_LOOKS: Final = 50
+EXACT: Final = Bounds(deadline_seconds=DEADLINE_SECONDS + 0.5, recovery_seconds=2, unseen_seconds=0.2)
+"""Margins: half a second for an answer to be written and read on a busy machine; the cache's time-out, and as much again."""
+GENEROUS: Final = Bounds(deadline_seconds=DEADLINE_SECONDS * 3, recovery_seconds=6, unseen_seconds=1)
+"""For tests, which share their machine."""
+
+
+@dataclass
+class Scene:
+    stage: Stage
+    place: Place
+    service: Service
+    account: Account
+    token: str
+    product_id: str
+    email: str
+    windows: list[tuple[Window, Verdict]] = field(default_factory=list)
+    before: int = 0
+    """Files and sockets that the service had open beside those to its two servers."""
+
+    @contextmanager
+    def load(self) -> Iterator[Load]:
+        asks = {
+            "read": lambda: reading(self.token),
+            "page": lambda: paging(self.token),
+            "order": lambda: placing(self.account, self.token, self.product_id),
+            "log-in": lambda: logging_in(self.email),
+            "live": lambda: living,
+        }
+        with running_load(self.service.server.url, self.account, asks) as load:
+            yield load
+
+    def play(self, load: Load, fault: Fault, bounds: Bounds, *, answers: int = 2) -> Verdict:
+        """From a service that is well to one that is well again."""
+        load.wait_for_successes(monotonic(), 2)
+        begun = monotonic()
+        fault.begin(self.stage)
+        held = monotonic()
+        _hold(self.stage, load, fault, held, answers)
+        self.stage.during.close()
+        fault.end(self.stage)
+        repaired = monotonic()
+        load.newcomers()
+        load.wait_for_successes(monotonic(), 3)
+        window = Window(fault.name, begun, repaired, monotonic(), fault.unseen)
+        verdict = judge(window, self.account.answers, load.asks, bounds)
+        self.windows.append((window, verdict))
+        return verdict
+
+    def leaks(self) -> list[str]:
+        """Once nobody asks any more: what the service still has that it should not."""
+        found: list[str] = []
+
+        async def is_calm() -> bool:
+            found[:] = self._leaks()
+            return not found
+
+        try:
+            asyncio.run(eventually(is_calm))
+        except TimeoutError:
+            pass
+        return found
+
+    def _leaks(self) -> list[str]:
+        connections, backends, files = self.stage.database.open_connections(), self.stage.backends(), self.others()
+        busy = {state: count for state, count in backends.items() if state != "idle"}
+        return [
+            *([f"{connections} connections to the database"] if connections > POOL_SIZE else []),
+            *([f"connections that do something: {busy}"] if busy else []),
+            *([f"{backends} are known to the database, {connections} to the service"] if sum(backends.values()) > connections else []),
+            *([f"{files} other files, not {self.before}"] if files > self.before else []),
+        ]
+
+    def settled_files(self) -> int:
+        """As few as they become once its callers are gone."""
+        counts: list[int] = []
+
+        async def is_calm() -> bool:
+            counts.append(self.others())
+            return len(counts) > CALM_LOOKS and len(set(counts[-CALM_LOOKS:])) == 1
+
+        asyncio.run(eventually(is_calm))
+        return counts[-1]
+
+    def others(self) -> int:
+        """Open files of the service, but for connections to its two servers."""
+        files = len(os.listdir(f"/proc/{self.service.server.pid}/fd"))
+        return files - self.stage.database.open_connections() - self.stage.cache.open_connections()
+
+    def lost(self) -> list[str]:
+        """Acknowledged orders that are not there, orders that nobody was told of, and sentences of the books that are not true."""
+        orders = {str(row[0]) for row in execute(self.stage.own_url, select(col(Order.id)))}
+        told = set(self.account.placed.values())
+        code, said = self.place.run("doctor")
+        return [
+            *(f"{order} was acknowledged and is not there" for order in told - orders),
+            *([f"{len(orders - told)} orders that nobody was told of"] if orders - told else []),
+            *([f"no definite answer: {self.account.unsettled}"] if self.account.unsettled else []),
+            *([said] if code else []),
+        ]
+
+
+def _hold(stage: Stage, load: Load, fault: Fault, since: float, answers: int) -> None:
+    if fault.meanwhile is None:
+        load.wait_for_answers(since, answers)
+        return
+    while not load.have_answered(since, answers * 2):
+        fault.meanwhile(stage)
+        with load.account.changed:
+            load.account.changed.wait(0.05)
+
+
+@contextmanager
+def open_scene() -> Iterator[Scene]:
+    with open_stage() as stage, TemporaryDirectory() as folder:
+        migrated = run_command("migrate", env={"DB__URL": stage.database_url}, cwd=Path(folder))
+        assert migrated.returncode == 0, migrated.stdout + migrated.stderr
+        with (
+            place_on(stage.database_url, CACHE__URL=stage.cache_url, **SETTINGS) as place,
+            place.service() as service,
+        ):
+            admin = service.log_in()["access_token"]
+            letter = {"sku": "PLENTY", "name": "Plenty", "price_minor": 100, "currency": "EUR", "stock": 1_000_000}
+            product = data_of(service.post("products", letter, token=admin), 201)["id"]
+            email = service.register()
+            scene = Scene(stage, place, service, Account(), service.log_in(email)["access_token"], product, email)
+            with scene.load() as load:
+                load.wait_for_successes(monotonic(), 5)
+            service.client.close()
+            scene.before = scene.settled_files()
+            yield scene
