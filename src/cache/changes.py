@@ -12,7 +12,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from src.cache.first_tier import FirstTier
 
-FAILURES = (RedisError, OSError)
+# RuntimeError: what uvloop says to whoever writes to a connection that was lost in the same turn of the loop, where asyncio
+# says nothing; redis-py hands it on.
+FAILURES = (RedisError, OSError, RuntimeError)
 CHANNEL = b"__redis__:invalidate"
 HEARTBEAT_SECONDS = 1.0
 REST_SECONDS = 1.0

@@ -1,7 +1,7 @@
 """A small steady load while something is wrong, and what must be true of each of its answers."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ class Answer:
         return self.retry_after and (coded or self.code in _REPEATABLE)
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.status or 'no answer'} after {self.seconds:.2f} s: {self.text[:200]}"
+        return f"{self.kind}: {self.status or 'no answer'} after {self.seconds:.2f} s: {self.text[:100]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Bounds:
     recovery_seconds: float
     """From the repair to the first success of each kind, and to the last request that was refused."""
     unseen_seconds: float
-    """Longest answer while something is wrong that clients do not notice."""
+    """What an answer may take beyond the slowest one of a calm time, while the cache is in trouble."""
 
 
 @dataclass
@@ -226,7 +226,8 @@ class Window:
     begun: float
     repaired: float
     ended: float
-    unseen: bool
+    unseen: Mapping[str, float]
+    """By kind, how long a success may take while it lasts. Empty: refusals are right, too."""
 
 
 @dataclass
@@ -255,7 +256,7 @@ def judge(window: Window, answers: Sequence[Answer], kinds: Iterable[str], bound
     seen = [
         each
         for each in within
-        if window.unseen and each.heard < window.repaired and not (each.good and each.seconds <= bounds.unseen_seconds)
+        if window.unseen and each.heard < window.repaired and not (each.good and each.seconds <= window.unseen[each.kind])
     ]
     recovered = {kind: recovery(window, within, kind) for kind in kinds}
     return Verdict(

@@ -74,6 +74,8 @@ class Scene:
     product_id: str
     email: str
     windows: list[tuple[Window, Verdict]] = field(default_factory=list)
+    usual: dict[str, float] = field(default_factory=dict)
+    """The slowest answer of each kind while all was well."""
     before: int = 0
     """Files and sockets that the service had open beside those to its two servers."""
 
@@ -101,7 +103,9 @@ class Scene:
         repaired = monotonic()
         load.newcomers()
         load.wait_for_successes(monotonic(), 3)
-        window = Window(fault.name, begun, repaired, monotonic(), fault.unseen)
+        extra = bounds.unseen_seconds if fault.of == "cache" else bounds.deadline_seconds
+        unseen = {kind: seconds + extra for kind, seconds in self.usual.items()} if fault.unseen else {}
+        window = Window(fault.name, begun, repaired, monotonic(), unseen)
         verdict = judge(window, self.account.answers, load.asks, bounds)
         self.windows.append((window, verdict))
         return verdict
@@ -184,7 +188,9 @@ def open_scene() -> Iterator[Scene]:
             email = service.register()
             scene = Scene(stage, place, service, Account(), service.log_in(email)["access_token"], product, email)
             with scene.load() as load:
-                load.wait_for_successes(monotonic(), 5)
+                load.wait_for_successes(monotonic(), 20)
+            for answer in scene.account.answers[CALM_LOOKS:]:
+                scene.usual[answer.kind] = max(answer.seconds, scene.usual.get(answer.kind, 0))
             service.client.close()
             scene.before = scene.settled_files()
             yield scene
