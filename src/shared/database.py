@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import asyncpg
 from fastapi import Depends
 from sqlalchemy import URL, Connection, MetaData, Select, event, inspect, make_url
-from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
+from sqlalchemy.engine.interfaces import DBAPICursor, ExceptionContext, ExecutionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Mapper, ORMExecuteState, QueryableAttribute
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel import SQLModel
 
 from src.config import Settings, get_settings
@@ -238,7 +239,7 @@ def _postgres_engine(url: URL, settings: Settings) -> AsyncEngine:
     if isinstance(sslmode, str):
         url = url.difference_update_query(["sslmode"])
         connect_args["ssl"] = sslmode
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=db.pool_size,
         max_overflow=db.max_overflow,
@@ -247,6 +248,38 @@ def _postgres_engine(url: URL, settings: Settings) -> AsyncEngine:
         hide_parameters=True,
         connect_args=connect_args,
     )
+    event.listen(engine.sync_engine, "handle_error", _condemn_silent)
+    engine.sync_engine.dialect.do_terminate = _leave  # type: ignore[method-assign] # the pool asks nobody else
+    return engine
+
+
+def _condemn_silent(context: ExceptionContext) -> None:
+    """Where the driver's own time-out passed, nobody answers any more: on this connection, nor on others of its age. Each of
+    them would cost a request as much."""
+    if isinstance(context.original_exception, TimeoutError):
+        context.is_disconnect = True
+
+
+_leaving: set[asyncio.Task[None]] = set()
+
+
+def _leave(connection: Any) -> None:  # Any: SQLAlchemy's around the driver's
+    """Say good-bye, so that the server ends what is under way, and wait for no answer: SQLAlchemy waits 2 s for one, which
+    whoever ran out of time does not have."""
+    if connection.driver_connection.is_closed() or not in_greenlet():
+        connection.terminate()
+        return
+    task = asyncio.get_running_loop().create_task(_say_goodbye(connection))
+    _leaving.add(task)
+    task.add_done_callback(_leaving.discard)
+
+
+async def _say_goodbye(connection: Any) -> None:  # Any: as above
+    with suppress(*DATABASE_ERRORS):
+        await connection.driver_connection.close(timeout=_GOODBYE_SECONDS)
+
+
+_GOODBYE_SECONDS = 2.0
 
 
 def _milliseconds(seconds: float) -> str:

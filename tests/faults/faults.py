@@ -251,6 +251,8 @@ def _standby(stage: Stage, port: int) -> Postgres:
     postgres = next(number for number, word in enumerate(command) if word.endswith("/postgres"))
     as_owner, binary = command[:postgres], command[postgres]
     backup = [str(Path(binary).with_name("pg_basebackup")), "-h127.0.0.1", f"-p{stage.postgres.port}", "-Uundercroft"]
+    if stage.room is not None:
+        backup.append(f"--tablespace-mapping={stage.room.place}={place / 'room'}")
     made = subprocess.run(
         [*as_owner, *backup, "-D", str(place / "data"), "-R", "--checkpoint=fast", "--no-sync"],
         cwd=place,

@@ -184,7 +184,7 @@ class Load:
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         with self.account.changed:
-            there = self.account.changed.wait_for(condition, timeout=GIVEN_UP_SECONDS * 3)
+            there = self.account.changed.wait_for(condition, timeout=GIVEN_UP_SECONDS)
         for each in self.busy:
             if each.done():
                 each.result()

@@ -35,13 +35,13 @@ from tests.support.service import Place, Service, place_on
 from tests.support.tables import execute
 from tests.support.waiting import eventually
 
-DEADLINE_SECONDS: Final = 1.5
+DEADLINE_SECONDS: Final = 2.0
 POOL_SIZE: Final = 3
 SETTINGS: Final = {
     "APP__NAME": NAME,
     "HTTP__REQUEST_TIMEOUT_SECONDS": str(DEADLINE_SECONDS),
     # In the proportions of the defaults, as far as such short times allow.
-    "DB__STATEMENT_TIMEOUT_SECONDS": "0.75",
+    "DB__STATEMENT_TIMEOUT_SECONDS": "0.5",
     "DB__LOCK_TIMEOUT_SECONDS": "0.3",
     "DB__POOL_TIMEOUT_SECONDS": "0.75",
     "DB__CONNECT_TIMEOUT_SECONDS": "0.3",
@@ -60,7 +60,7 @@ SETTINGS: Final = {
 CALM_LOOKS: Final = 50
 EXACT: Final = Bounds(deadline_seconds=DEADLINE_SECONDS + 0.5, recovery_seconds=2, unseen_seconds=0.2)
 """Margins: half a second for an answer to be written and read on a busy machine; the cache's time-out, and as much again."""
-GENEROUS: Final = Bounds(deadline_seconds=DEADLINE_SECONDS * 3, recovery_seconds=6, unseen_seconds=1)
+GENEROUS: Final = Bounds(deadline_seconds=DEADLINE_SECONDS * 2, recovery_seconds=6, unseen_seconds=1)
 """For tests, which share their machine."""
 
 

@@ -25,7 +25,8 @@ class Way:
     hangs_up: bool = False
     """Each new connection is accepted and closed at once, those that are open are reset: nobody stands behind it."""
     swallows: bool = False
-    """Connections are accepted, and nothing arrives. What was sent is lost, so these connections are never whole again."""
+    """Connections are accepted, and nothing arrives, nor that somebody hung up. What was sent is lost, so connections that
+    lost something are never whole again."""
     holds: bool = False
     """Nothing arrives until the way changes, and then all of it, as when a network comes together again."""
     reset_after_bytes: int | None = None
@@ -62,10 +63,6 @@ class _Link:
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE_RST)
             writer.transport.abort()
 
-    def close(self) -> None:
-        for writer in self.writers():
-            writer.close()
-
 
 class Proxy:
     """Callable from any thread but its own."""
@@ -79,7 +76,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._links: dict[_Link, None] = {}
         self._orphans: set[asyncio.StreamWriter] = set()
-        """To the server, of clients that are gone: it was never told, so it keeps what they had."""
+        """To the server, of clients that are gone: it is not told until the way changes, and keeps what they had."""
         self._tasks: set[asyncio.Task[object]] = set()
         self._changed = asyncio.Event()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
@@ -115,8 +112,7 @@ class Proxy:
             link.answered_bytes = 0
             if not way.listens or way.hangs_up or (reset and link.lost):
                 link.reset()
-        if reset:
-            self._leave_orphans()
+        self._leave_orphans()
         if not way.listens:
             await self._stop_listening()
         elif self._server is None:
@@ -160,11 +156,12 @@ class Proxy:
             pass  # one of the two is gone: so is the other
         finally:
             del self._links[link]
-            if not link.lost or link.far is None:
-                link.close()
-            else:
-                link.near.close()
-                self._orphans.add(link.far)
+            link.near.close()
+            if link.far is not None:
+                if self.way.swallows:
+                    self._orphans.add(link.far)
+                else:
+                    link.far.close()
             self._tasks.discard(task)
 
     async def _connect(self, link: _Link, reader: asyncio.StreamReader) -> None:
