@@ -112,6 +112,8 @@ class Fault:
     """Again and again until it ends."""
     unseen: bool = False
     """Clients notice nothing, but for a little time."""
+    felt: bool = True
+    """By a client who is refused, or in the service's log, if only the cache is in trouble."""
     needs_room: bool = False
     """A file system of its own, which only the superuser of a machine with namespaces can make."""
 
@@ -148,9 +150,9 @@ def _repair(*wires: Literal["database", "cache"], reset: bool = True) -> Callabl
     return repair
 
 
-def _wire(of: Literal["database", "cache"], name: str, way: Way, *, unseen: bool = False, reset: bool = True) -> Fault:
+def _wire(of: Literal["database", "cache"], name: str, way: Way, *, reset: bool = True, slight: bool = False) -> Fault:
     begin, end = _switch(way, of), _repair(of, reset=reset)
-    return Fault(f"{of}: {name}", of, begin, end, unseen=unseen or of == "cache")
+    return Fault(f"{of}: {name}", of, begin, end, unseen=slight or of == "cache", felt=not slight)
 
 
 # PostgreSQL itself
@@ -411,9 +413,9 @@ FAULTS: Final[tuple[Fault, ...]] = (
     _wire("database", "black hole for good", BLACK_HOLE, reset=False),
     _wire("database", "network cut, then whole", CUT),
     _wire("database", "reset in mid-reply", Way(reset_after_bytes=40)),
-    _wire("database", "slow", Way(latency_seconds=0.01), unseen=True),
+    _wire("database", "slow", Way(latency_seconds=0.01), slight=True),
     _wire("database", "very slow", Way(latency_seconds=0.6)),
-    _wire("database", "tiny pieces", Way(piece_bytes=3), unseen=True),
+    _wire("database", "tiny pieces", Way(piece_bytes=3), slight=True),
     _wire("database", "narrow", Way(bytes_per_second=3000)),
     Fault("database: stopped", "database", _stop_postgres, _start_postgres),
     Fault("database: restarted", "database", _restart_postgres, _nothing),
@@ -439,9 +441,9 @@ FAULTS: Final[tuple[Fault, ...]] = (
     _wire("cache", "black hole, then reset", BLACK_HOLE),
     _wire("cache", "black hole for good", BLACK_HOLE, reset=False),
     _wire("cache", "reset in mid-reply", Way(reset_after_bytes=3)),
-    _wire("cache", "slow", Way(latency_seconds=0.02)),
+    _wire("cache", "slow", Way(latency_seconds=0.02), slight=True),
     _wire("cache", "very slow", Way(latency_seconds=0.6)),
-    _wire("cache", "tiny pieces", Way(piece_bytes=1)),
+    _wire("cache", "tiny pieces", Way(piece_bytes=1), slight=True),
     _wire("cache", "narrow", Way(bytes_per_second=2000)),
     Fault("cache: stalled", "cache", _stall_valkey, _nothing, unseen=True),
     Fault("cache: kill -9", "cache", _kill_valkey, _start_valkey, unseen=True),

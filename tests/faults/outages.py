@@ -1,15 +1,16 @@
 """The service between a database and a cache that fail in each way of the table, under a small steady load."""
 
 import asyncio
-import os
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Final
 
+import httpx2
 from sqlalchemy import select
 from sqlmodel import col
 
@@ -37,6 +38,8 @@ from tests.support.waiting import eventually
 
 DEADLINE_SECONDS: Final = 2.0
 POOL_SIZE: Final = 3
+MOST_TO_CACHE: Final = 16
+"""Ten callers at once, and the one connection that hears of changes."""
 SETTINGS: Final = {
     "APP__NAME": NAME,
     "HTTP__REQUEST_TIMEOUT_SECONDS": str(DEADLINE_SECONDS),
@@ -47,6 +50,8 @@ SETTINGS: Final = {
     "DB__CONNECT_TIMEOUT_SECONDS": "0.3",
     "DB__POOL_SIZE": str(POOL_SIZE),
     "DB__MAX_OVERFLOW": "3",
+    # So that each fault is met anew, and not slept through.
+    "CACHE__BREAKER_SECONDS": "0.2",
     "AUTH__ACCESS_TOKEN_TTL_SECONDS": "3600",
     "MAIL__URL": "file:mail",
     "MAIL__PER_MAILBOX": "1000000",
@@ -93,7 +98,9 @@ class Scene:
 
     def play(self, load: Load, fault: Fault, bounds: Bounds, *, answers: int = 2) -> Verdict:
         """From a service that is well to one that is well again."""
+        self._wait_for_cache()
         load.wait_for_successes(monotonic(), 2)
+        trips = self.trips()
         begun = monotonic()
         fault.begin(self.stage)
         held = monotonic()
@@ -107,8 +114,26 @@ class Scene:
         unseen = {kind: seconds + extra for kind, seconds in self.usual.items()} if fault.unseen else {}
         window = Window(fault.name, begun, repaired, monotonic(), unseen)
         verdict = judge(window, self.account.answers, load.asks, bounds)
+        if fault.felt and not self._was_felt(fault, window, trips):
+            verdict.seen.append(f"{fault.name}: nobody felt it, so it was no fault")
         self.windows.append((window, verdict))
         return verdict
+
+    def trips(self) -> int:
+        """How often the service has given its cache up for a while."""
+        return self.service.server.output().count("Cache server unavailable")
+
+    def _was_felt(self, fault: Fault, window: Window, trips: int) -> bool:
+        if fault.of == "cache":
+            return self.trips() > trips
+        return any(not each.good for each in self.account.answers if window.begun <= each.heard <= window.ended)
+
+    def _wait_for_cache(self) -> None:
+        async def is_up() -> bool:
+            answer = await asyncio.to_thread(httpx2.get, f"{self.service.server.url}/health/ready", verify=False)
+            return answer.status_code == 200 and answer.json()["data"]["cache"] == "up"
+
+        asyncio.run(eventually(is_up))
 
     def leaks(self) -> list[str]:
         """Once nobody asks any more: what the service still has that it should not."""
@@ -125,13 +150,17 @@ class Scene:
         return found
 
     def _leaks(self) -> list[str]:
-        connections, backends, files = self.stage.database.open_connections(), self.stage.backends(), self.others()
+        files = open_files(self.service.server.pid)
+        to_database, to_cache = files.sockets[self.stage.database.port], files.sockets[self.stage.cache.port]
+        backends = self.stage.backends()
         busy = {state: count for state, count in backends.items() if state != "idle"}
+        known = sum(backends.values())
         return [
-            *([f"{connections} connections to the database"] if connections > POOL_SIZE else []),
+            *([f"{to_database} connections to the database"] if to_database > POOL_SIZE else []),
+            *([f"{to_cache} connections to the cache"] if to_cache > MOST_TO_CACHE else []),
             *([f"connections that do something: {busy}"] if busy else []),
-            *([f"{backends} are known to the database, {connections} to the service"] if sum(backends.values()) > connections else []),
-            *([f"{files} other files, not {self.before}"] if files > self.before else []),
+            *([f"{known} connections are known to the database"] if known > POOL_SIZE else []),
+            *([f"{self.others()} other files, not {self.before}"] if self.others() > self.before else []),
         ]
 
     def settled_files(self) -> int:
@@ -147,8 +176,8 @@ class Scene:
 
     def others(self) -> int:
         """Open files of the service, but for connections to its two servers."""
-        files = len(os.listdir(f"/proc/{self.service.server.pid}/fd"))
-        return files - self.stage.database.open_connections() - self.stage.cache.open_connections()
+        files = open_files(self.service.server.pid)
+        return files.all - files.sockets[self.stage.database.port] - files.sockets[self.stage.cache.port]
 
     def lost(self) -> list[str]:
         """Acknowledged orders that are not there, orders that nobody was told of, and sentences of the books that are not true."""
@@ -161,6 +190,32 @@ class Scene:
             *([f"no definite answer: {self.account.unsettled}"] if self.account.unsettled else []),
             *([said] if code else []),
         ]
+
+
+@dataclass(frozen=True)
+class OpenFiles:
+    all: int
+    sockets: Counter[int]
+    """By the port at their other end."""
+
+
+def open_files(pid: int) -> OpenFiles:
+    """Of a process (Linux only)."""
+    sockets: Counter[int] = Counter()
+    peers = {}
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        columns = line.split()
+        peers[f"socket:[{columns[9]}]"] = int(columns[2].rpartition(":")[2], 16)
+    files = [each.readlink().name for each in _listed(Path(f"/proc/{pid}/fd"))]
+    sockets.update(peers[name] for name in files if name in peers)
+    return OpenFiles(len(files), sockets)
+
+
+def _listed(folder: Path) -> Iterator[Path]:
+    for each in folder.iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            each.readlink()
+            yield each
 
 
 def _hold(stage: Stage, load: Load, fault: Fault, since: float, answers: int) -> None:
