@@ -249,7 +249,7 @@ def _postgres_engine(url: URL, settings: Settings) -> AsyncEngine:
         connect_args=connect_args,
     )
     event.listen(engine.sync_engine, "handle_error", _condemn_silent)
-    engine.sync_engine.dialect.do_terminate = _leave  # type: ignore[method-assign] # the pool asks nobody else
+    engine.sync_engine.dialect.do_terminate = _leave  # type: ignore[assignment, method-assign] # the pool asks nobody else
     return engine
 
 

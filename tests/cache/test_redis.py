@@ -4,13 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from src.cache import CacheProtocol, CacheUnavailableError
 from src.cache import redis as redis_module
 from src.cache.redis import RedisCache
+from src.config import CacheSettings
 from tests.cache.conftest import OpenCache
 from tests.support.ports import reserved_port
 from tests.support.valkey import own_valkey
@@ -183,6 +187,32 @@ async def test_a_restart_between_two_calls_goes_unnoticed(opened: OpenCache, log
 
             assert await cache.get("n") == 1
     assert log_lines == []
+
+
+def test_a_connection_that_was_lost_in_the_same_turn_of_the_loop_is_an_outage(valkey_url: str) -> None:
+    """uvloop, which serves, refuses to write to it with an error that no driver expects."""
+
+    async def lose() -> None:
+        cache = RedisCache(
+            CacheSettings(url=valkey_url, timeout_seconds=10, namespace=uuid4().hex, breaker_seconds=0.01)
+        )
+        try:
+            await cache.set("n", 1)
+            pool: Any = cache._connected[asyncio.get_running_loop()].client.connection_pool  # Any: redis-py's
+            lost = [each for each in pool._available_connections if each._writer is not None]
+            for connection in lost:
+                connection._writer.transport.abort()
+
+            with pytest.raises(CacheUnavailableError):
+                await cache.increment("n")
+
+            assert lost
+            await eventually(cache.ping)
+        finally:
+            await cache.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(lose())
 
 
 async def test_a_busy_process_is_not_taken_for_an_outage(on_valkey: OpenCache) -> None:

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
@@ -219,8 +218,8 @@ def _reset_postgres(name: str) -> Callable[[Stage], None]:
 
 
 def _lock_tables(stage: Stage) -> None:
-    holder = stage.during.enter_context(_session(stage.postgres.port))
-    _say(holder, "BEGIN; LOCK TABLE orders, products, users, idempotency_records IN ACCESS EXCLUSIVE MODE")
+    lock = "BEGIN; LOCK TABLE orders, products, users, idempotency_records IN ACCESS EXCLUSIVE MODE"
+    stage.during.enter_context(session(stage.postgres.port, lock))
 
 
 def _fill_disk(stage: Stage) -> None:
@@ -300,7 +299,9 @@ def _move_into_room(postgres: Postgres, stack: ExitStack) -> Room | None:
     place = postgres.place / "room"
     place.mkdir()
     user, group = _owner(postgres.place)
-    mount = f"mount -t tmpfs -o size=4m,mode=700,uid={user},gid={group} room '{place}' && echo there && exec sleep infinity"
+    mount = (
+        f"mount -t tmpfs -o size=4m,mode=700,uid={user},gid={group} room '{place}' && echo there && exec sleep infinity"
+    )
     holder = subprocess.Popen(
         ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-c", mount],
         stdin=subprocess.DEVNULL,
@@ -323,14 +324,15 @@ def _bury(holder: subprocess.Popen[bytes]) -> None:
     holder.communicate()
 
 
-@contextmanager
-def _session(port: int) -> Iterator[socket.socket]:
+def session(port: int, statement: str) -> socket.socket:
     """A connection of PostgreSQL's own protocol, version 3.0, that stays as it is left."""
-    with socket.create_connection(("127.0.0.1", port), timeout=SOON_SECONDS) as connection:
-        words = b"".join(word + b"\0" for word in (b"user", b"undercroft", b"database", ROLE.encode(), b""))
-        connection.sendall(struct.pack("!ii", 8 + len(words), 196_608) + words)
-        _until_ready(connection)
-        yield connection
+    connection = socket.create_connection(("127.0.0.1", port), timeout=SOON_SECONDS)
+    words = ("user", "undercroft", "database", ROLE, "application_name", NAME, "")
+    letter = b"".join(word.encode() + b"\0" for word in words)
+    connection.sendall(struct.pack("!ii", 8 + len(letter), 196_608) + letter)
+    _until_ready(connection)
+    _say(connection, statement)
+    return connection
 
 
 def _say(connection: socket.socket, statement: str) -> None:
@@ -376,7 +378,7 @@ def _tell_valkey(*commands: str) -> Callable[[Stage], None]:
     def tell(stage: Stage) -> None:
         with stage.redis() as client:
             for command in commands:
-                client.execute_command(*command.split())
+                client.execute_command(*command.split())  # type: ignore[no-untyped-call] # redis-py leaves it bare
 
     return tell
 
@@ -386,11 +388,11 @@ def _crowd_valkey(stage: Stage) -> None:
     client = stage.during.enter_context(stage.redis())
     client.config_set("maxclients", 1)
     for kind in ("normal", "pubsub"):
-        client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")  # type: ignore[no-untyped-call] # redis-py leaves it bare
     stage.during.callback(client.config_set, "maxclients", 10_000)
 
 
-def _nothing(_: Stage) -> None:
+def stay(_: Stage) -> None:
     """It ends by itself, or with what `during` holds."""
 
 
@@ -418,7 +420,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     _wire("database", "tiny pieces", Way(piece_bytes=3), slight=True),
     _wire("database", "narrow", Way(bytes_per_second=3000)),
     Fault("database: stopped", "database", _stop_postgres, _start_postgres),
-    Fault("database: restarted", "database", _restart_postgres, _nothing),
+    Fault("database: restarted", "database", _restart_postgres, stay),
     Fault(
         "database: stalled",
         "database",
@@ -428,14 +430,12 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("database: kill -9", "database", _kill_postgres, _start_postgres),
     Fault("database: kill -9 of a backend", "database", _kill_backend, _wait_for_postgres),
     Fault("database: too many connections", "database", _limit_connections, _lift_limit),
-    Fault(
-        "database: terminated backends", "database", _nothing, _nothing, meanwhile=_on_backends("pg_terminate_backend")
-    ),
-    Fault("database: cancelled statements", "database", _nothing, _nothing, meanwhile=_on_backends("pg_cancel_backend")),
+    Fault("database: terminated backends", "database", stay, stay, meanwhile=_on_backends("pg_terminate_backend")),
+    Fault("database: cancelled statements", "database", stay, stay, meanwhile=_on_backends("pg_cancel_backend")),
     Fault("database: read-only", "database", _set_postgres(_read_only, "on"), _reset_postgres(_read_only)),
-    Fault("database: locked tables", "database", _lock_tables, _nothing),
+    Fault("database: locked tables", "database", _lock_tables, stay),
     Fault("database: disk full", "database", _fill_disk, _clear_disk, needs_room=True),
-    Fault("database: failover to its standby", "database", _lose_primary, _nothing),
+    Fault("database: failover to its standby", "database", _lose_primary, stay),
     _wire("cache", "refuses connections", DOWN),
     _wire("cache", "accepts and hangs up", HANGS_UP),
     _wire("cache", "black hole, then reset", BLACK_HOLE),
@@ -445,12 +445,17 @@ FAULTS: Final[tuple[Fault, ...]] = (
     _wire("cache", "very slow", Way(latency_seconds=0.6)),
     _wire("cache", "tiny pieces", Way(piece_bytes=1), slight=True),
     _wire("cache", "narrow", Way(bytes_per_second=2000)),
-    Fault("cache: stalled", "cache", _stall_valkey, _nothing, unseen=True),
+    Fault("cache: stalled", "cache", _stall_valkey, stay, unseen=True),
     Fault("cache: kill -9", "cache", _kill_valkey, _start_valkey, unseen=True),
-    Fault("cache: restarted empty", "cache", _restart_valkey, _nothing, unseen=True),
-    Fault("cache: too many clients", "cache", _crowd_valkey, _nothing, unseen=True),
+    # Whoever comes next may find the new one, and nothing wrong with it.
+    Fault("cache: restarted empty", "cache", _restart_valkey, stay, unseen=True, felt=False),
+    Fault("cache: too many clients", "cache", _crowd_valkey, stay, unseen=True),
     Fault(
-        "cache: read-only", "cache", _tell_valkey("REPLICAOF 127.0.0.1 1"), _tell_valkey("REPLICAOF NO ONE"), unseen=True
+        "cache: read-only",
+        "cache",
+        _tell_valkey("REPLICAOF 127.0.0.1 1"),
+        _tell_valkey("REPLICAOF NO ONE"),
+        unseen=True,
     ),
     Fault(
         "cache: out of memory",
@@ -462,8 +467,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "cache: terminated clients",
         "cache",
-        _nothing,
-        _nothing,
+        stay,
+        stay,
         meanwhile=_tell_valkey("CLIENT KILL TYPE normal SKIPME yes", "CLIENT KILL TYPE pubsub"),
         unseen=True,
     ),

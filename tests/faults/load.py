@@ -88,10 +88,10 @@ class Caller:
 
     def __init__(self, url: str, account: Account, kind: str, ask: Ask) -> None:
         self.kind, self._ask, self._account = kind, ask, account
-        self._client = httpx2.Client(base_url=url, timeout=GIVEN_UP_SECONDS, verify=False)
+        self.client = httpx2.Client(base_url=url, timeout=GIVEN_UP_SECONDS, verify=False)
 
     def run(self, closing: Event) -> None:
-        with self._client:
+        with self.client:
             while not closing.is_set():
                 self.once()
                 closing.wait(PAUSE_SECONDS)
@@ -99,7 +99,7 @@ class Caller:
     def once(self) -> Answer:
         asked = monotonic()
         try:
-            answer = self._note(asked, self._ask(self._client))
+            answer = self._note(asked, self._ask(self.client))
         except httpx2.TransportError as error:
             answer = Answer(self.kind, asked, monotonic(), 0, 0, retry_after=False, text=repr(error))
         self._account.add(answer)
@@ -179,6 +179,11 @@ class Load:
 
         self._wait(calm)
 
+    def wait_for_another(self) -> None:
+        """One answer more, or a moment."""
+        with self.account.changed:
+            self.account.changed.wait(0.05)
+
     def _of(self, kind: str, since: float) -> list[Answer]:
         return [answer for answer in self.account.answers if answer.kind == kind and answer.asked >= since]
 
@@ -198,7 +203,7 @@ class Load:
     def _insist(self, kind: str) -> None:
         caller, given_up = Caller(self.url, self.account, kind, self.asks[kind]()), monotonic() + GIVEN_UP_SECONDS
         waiting = Event()
-        with caller._client:
+        with caller.client:
             while not caller.once().good and monotonic() < given_up:
                 waiting.wait(PAUSE_SECONDS)
 
@@ -244,9 +249,11 @@ class Verdict:
     """Recovery."""
     latest_seconds: float
     recovery_seconds: float
+    unfelt: list[str] = field(default_factory=list)
+    """It was not there."""
 
     def problems(self) -> list[str]:
-        return [*self.wrong, *self.late, *self.seen, *self.slow]
+        return [*self.wrong, *self.late, *self.seen, *self.slow, *self.unfelt]
 
 
 def judge(window: Window, answers: Sequence[Answer], kinds: Iterable[str], bounds: Bounds) -> Verdict:
@@ -256,7 +263,9 @@ def judge(window: Window, answers: Sequence[Answer], kinds: Iterable[str], bound
     seen = [
         each
         for each in within
-        if window.unseen and each.heard < window.repaired and not (each.good and each.seconds <= window.unseen[each.kind])
+        if window.unseen
+        and each.heard < window.repaired
+        and not (each.good and each.seconds <= window.unseen[each.kind])
     ]
     recovered = {kind: recovery(window, within, kind) for kind in kinds}
     return Verdict(

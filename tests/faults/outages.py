@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +11,15 @@ from time import monotonic
 from typing import Final
 
 import httpx2
-from sqlalchemy import select
+from sqlalchemy import Executable, func, select
 from sqlmodel import col
 
 from src.core.orders.models import Order
+from src.doctor import INVARIANTS
+from src.outbox.models import OutboxEvent
 from tests.faults.faults import NAME, Fault, Stage, open_stage
 from tests.faults.load import (
+    GIVEN_UP_SECONDS,
     Account,
     Bounds,
     Load,
@@ -33,7 +36,7 @@ from tests.faults.load import (
 from tests.support.answers import data_of
 from tests.support.server import run_command
 from tests.support.service import Place, Service, place_on
-from tests.support.tables import execute
+from tests.support.tables import execute, execute_each
 from tests.support.waiting import eventually
 
 DEADLINE_SECONDS: Final = 2.0
@@ -71,6 +74,8 @@ GENEROUS: Final = Bounds(deadline_seconds=DEADLINE_SECONDS * 2, recovery_seconds
 
 @dataclass
 class Scene:
+    """All that a fault is played with."""
+
     stage: Stage
     place: Place
     service: Service
@@ -78,7 +83,6 @@ class Scene:
     token: str
     product_id: str
     email: str
-    windows: list[tuple[Window, Verdict]] = field(default_factory=list)
     usual: dict[str, float] = field(default_factory=dict)
     """The slowest answer of each kind while all was well."""
     before: int = 0
@@ -96,46 +100,65 @@ class Scene:
         with running_load(self.service.server.url, self.account, asks) as load:
             yield load
 
-    def play(self, load: Load, fault: Fault, bounds: Bounds, *, answers: int = 2) -> Verdict:
-        """From a service that is well to one that is well again."""
+    def play(
+        self,
+        load: Load,
+        fault: Fault,
+        bounds: Bounds,
+        *,
+        answers: int = 1,
+        patience_seconds: float = GIVEN_UP_SECONDS,
+    ) -> Verdict:
+        """From a service that is well to one that is well again; so many answers of each kind at each stage."""
         self._wait_for_cache()
-        load.wait_for_successes(monotonic(), 2)
-        trips = self.trips()
-        begun = monotonic()
+        load.wait_for_successes(monotonic(), answers)
+        trips, begun = self.trips(), monotonic()
         fault.begin(self.stage)
-        held = monotonic()
-        _hold(self.stage, load, fault, held, answers)
-        self.stage.during.close()
-        fault.end(self.stage)
+        try:
+            self._hold(load, fault, answers, lambda: self._is_felt(fault, begun, trips), patience_seconds)
+        finally:
+            self.stage.during.close()
+            fault.end(self.stage)
         repaired = monotonic()
         load.newcomers()
-        load.wait_for_successes(monotonic(), 3)
+        load.wait_for_successes(monotonic(), answers)
         extra = bounds.unseen_seconds if fault.of == "cache" else bounds.deadline_seconds
         unseen = {kind: seconds + extra for kind, seconds in self.usual.items()} if fault.unseen else {}
         window = Window(fault.name, begun, repaired, monotonic(), unseen)
         verdict = judge(window, self.account.answers, load.asks, bounds)
-        if fault.felt and not self._was_felt(fault, window, trips):
-            verdict.seen.append(f"{fault.name}: nobody felt it, so it was no fault")
-        self.windows.append((window, verdict))
+        if fault.felt and not self._is_felt(fault, begun, trips):
+            verdict.unfelt.append(f"{fault.name}: nobody felt it, so it was no fault")
         return verdict
+
+    def _hold(
+        self, load: Load, fault: Fault, answers: int, is_felt: Callable[[], bool], patience_seconds: float
+    ) -> None:
+        since = monotonic()
+        while not (load.have_answered(since, answers) and (not fault.felt or is_felt())):
+            if fault.meanwhile is not None:
+                fault.meanwhile(self.stage)
+            load.wait_for_another()
+            if monotonic() > since + patience_seconds:
+                return  # whatever is missing: the verdict tells
+
+    def _is_felt(self, fault: Fault, since: float, trips: int) -> bool:
+        if fault.of == "cache":
+            return self.trips() > trips
+        return any(not each.good for each in self.account.answers if each.heard >= since)
 
     def trips(self) -> int:
         """How often the service has given its cache up for a while."""
         return self.service.server.output().count("Cache server unavailable")
 
-    def _was_felt(self, fault: Fault, window: Window, trips: int) -> bool:
-        if fault.of == "cache":
-            return self.trips() > trips
-        return any(not each.good for each in self.account.answers if window.begun <= each.heard <= window.ended)
-
     def _wait_for_cache(self) -> None:
         async def is_up() -> bool:
             answer = await asyncio.to_thread(httpx2.get, f"{self.service.server.url}/health/ready", verify=False)
-            return answer.status_code == 200 and answer.json()["data"]["cache"] == "up"
+            up: bool = answer.status_code == 200 and answer.json()["data"]["cache"] == "up"
+            return up
 
         asyncio.run(eventually(is_up))
 
-    def leaks(self) -> list[str]:
+    def leaks(self, *, within_seconds: float = 10) -> list[str]:
         """Once nobody asks any more: what the service still has that it should not."""
         found: list[str] = []
 
@@ -143,10 +166,8 @@ class Scene:
             found[:] = self._leaks()
             return not found
 
-        try:
-            asyncio.run(eventually(is_calm))
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            asyncio.run(eventually(is_calm, within_seconds=within_seconds))
         return found
 
     def _leaks(self) -> list[str]:
@@ -181,15 +202,30 @@ class Scene:
 
     def lost(self) -> list[str]:
         """Acknowledged orders that are not there, orders that nobody was told of, and sentences of the books that are not true."""
-        orders = {str(row[0]) for row in execute(self.stage.own_url, select(col(Order.id)))}
-        told = set(self.account.placed.values())
-        code, said = self.place.run("doctor")
+        queries: list[Executable] = [select(col(Order.id)), *(invariant.query() for invariant in INVARIANTS)]
+        rows, *broken = execute_each(self.stage.own_url, queries)
+        orders, told = {str(row[0]) for row in rows}, set(self.account.placed.values())
+        # A caller who went home before it had a definite answer may have left an order.
+        untold = len(orders - told) - len(self.account.unsettled)
         return [
             *(f"{order} was acknowledged and is not there" for order in told - orders),
-            *([f"{len(orders - told)} orders that nobody was told of"] if orders - told else []),
-            *([f"no definite answer: {self.account.unsettled}"] if self.account.unsettled else []),
-            *([said] if code else []),
+            *([f"{untold} orders that nobody was told of"] if untold > 0 else []),
+            *(each.sentence for each, found in zip(INVARIANTS, broken, strict=True) if found),
         ]
+
+    def undelivered(self, *, within_seconds: float = 20) -> int:
+        """Events that are left, once those that were in somebody's hands when the database went away had their time."""
+        left = 0
+
+        async def is_none() -> bool:
+            nonlocal left
+            waiting = select(func.count()).where(col(OutboxEvent.delivered_at).is_(None))
+            left = int(execute(self.stage.own_url, waiting)[0][0])
+            return left == 0
+
+        with suppress(TimeoutError):
+            asyncio.run(eventually(is_none, within_seconds=within_seconds))
+        return left
 
 
 @dataclass(frozen=True)
@@ -216,16 +252,6 @@ def _listed(folder: Path) -> Iterator[Path]:
         with suppress(FileNotFoundError):  # closed meanwhile
             each.readlink()
             yield each
-
-
-def _hold(stage: Stage, load: Load, fault: Fault, since: float, answers: int) -> None:
-    if fault.meanwhile is None:
-        load.wait_for_answers(since, answers)
-        return
-    while not load.have_answered(since, answers * 2):
-        fault.meanwhile(stage)
-        with load.account.changed:
-            load.account.changed.wait(0.05)
 
 
 @contextmanager

@@ -25,8 +25,8 @@ class Way:
     hangs_up: bool = False
     """Each new connection is accepted and closed at once, those that are open are reset: nobody stands behind it."""
     swallows: bool = False
-    """Connections are accepted, and nothing arrives, nor that somebody hung up. What was sent is lost, so connections that
-    lost something are never whole again."""
+    """Connections are accepted, and nothing arrives, nor that somebody hung up. Those that were open, or were opened
+    meanwhile, lead nowhere for ever."""
     holds: bool = False
     """Nothing arrives until the way changes, and then all of it, as when a network comes together again."""
     reset_after_bytes: int | None = None
@@ -82,7 +82,7 @@ class Proxy:
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
 
     def switch(self, way: Way, *, reset: bool = False) -> None:
-        """From now on it is like this. `reset`: connections that lost something hear of it, else never."""
+        """From now on it is like this. `reset`: connections that lead nowhere are reset now; else nobody ever hears of it."""
         self._do(self._switch(way, reset=reset))
 
     def open_connections(self) -> int:
@@ -110,6 +110,7 @@ class Proxy:
         self.way = way
         for link in list(self._links):
             link.answered_bytes = 0
+            link.lost = link.lost or way.swallows
             if not way.listens or way.hangs_up or (reset and link.lost):
                 link.reset()
         self._leave_orphans()
@@ -135,12 +136,10 @@ class Proxy:
         self._orphans.clear()
 
     async def _end(self) -> None:
+        await self._switch(PASS, reset=True)
         await self._stop_listening()
         for link in list(self._links):
             link.reset()
-        self._leave_orphans()
-        for task in self._tasks:
-            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -211,7 +210,6 @@ class Proxy:
     async def _arrives(self, link: _Link) -> bool:
         while self.way.holds:
             await self._changed.wait()
-        link.lost = link.lost or self.way.swallows
         return not link.lost
 
     async def _carry(self, data: bytes, writer: asyncio.StreamWriter) -> None:
