@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import asyncpg
 from fastapi import Depends
 from sqlalchemy import URL, Connection, MetaData, Select, event, inspect, make_url
-from sqlalchemy.engine.interfaces import DBAPICursor, ExceptionContext, ExecutionContext
+from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -101,6 +101,8 @@ async def close_engine() -> None:
     engine, _engine, _open_session = _engine, None, None
     if engine is not None:
         await engine.dispose()
+        if leaving := [task for task in _leaving if task.get_loop() is asyncio.get_running_loop()]:
+            await asyncio.wait(leaving)
 
 
 def transaction() -> AbstractAsyncContextManager[AsyncSession]:
@@ -248,24 +250,18 @@ def _postgres_engine(url: URL, settings: Settings) -> AsyncEngine:
         hide_parameters=True,
         connect_args=connect_args,
     )
-    event.listen(engine.sync_engine, "handle_error", _condemn_silent)
-    engine.sync_engine.dialect.do_terminate = _leave  # type: ignore[assignment, method-assign] # the pool asks nobody else
+    dialect = engine.sync_engine.dialect
+    dialect.do_terminate = dialect.do_close = _leave  # type: ignore[assignment, method-assign] # the pool asks nobody else
     return engine
 
 
-def _condemn_silent(context: ExceptionContext) -> None:
-    """Where the driver's own time-out passed, nobody answers any more: on this connection, nor on others of its age. Each of
-    them would cost a request as much."""
-    if isinstance(context.original_exception, TimeoutError):
-        context.is_disconnect = True
-
-
 _leaving: set[asyncio.Task[None]] = set()
+_GOODBYE_SECONDS = 2.0
 
 
 def _leave(connection: Any) -> None:  # Any: SQLAlchemy's around the driver's
-    """Say good-bye, so that the server ends what is under way, and wait for no answer: SQLAlchemy waits 2 s for one, which
-    whoever ran out of time does not have."""
+    """Say good-bye, so that the server ends what is under way, but let nobody wait for its answer: a request that ran out
+    of time has none left, and a process that stops has other connections to close."""
     if connection.driver_connection.is_closed() or not in_greenlet():
         connection.terminate()
         return
@@ -277,9 +273,6 @@ def _leave(connection: Any) -> None:  # Any: SQLAlchemy's around the driver's
 async def _say_goodbye(connection: Any) -> None:  # Any: as above
     with suppress(*DATABASE_ERRORS):
         await connection.driver_connection.close(timeout=_GOODBYE_SECONDS)
-
-
-_GOODBYE_SECONDS = 2.0
 
 
 def _milliseconds(seconds: float) -> str:

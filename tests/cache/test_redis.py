@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -189,30 +189,32 @@ async def test_a_restart_between_two_calls_goes_unnoticed(opened: OpenCache, log
     assert log_lines == []
 
 
-def test_a_connection_that_was_lost_in_the_same_turn_of_the_loop_is_an_outage(valkey_url: str) -> None:
-    """uvloop, which serves, refuses to write to it with an error that no driver expects."""
+@pytest.mark.parametrize("turns", range(6))
+def test_a_connection_that_is_lost_at_any_moment_is_an_outage(valkey_url: str, turns: int) -> None:
+    """In one of them uvloop, which serves, refuses to write to it with an error that no driver expects."""
 
-    async def lose() -> None:
-        cache = RedisCache(
-            CacheSettings(url=valkey_url, timeout_seconds=10, namespace=uuid4().hex, breaker_seconds=0.01)
-        )
+    async def count_while_it_is_lost() -> None:
+        cache = RedisCache(CacheSettings(url=valkey_url, timeout_seconds=10, namespace=uuid4().hex))
         try:
-            await cache.set("n", 1)
+            await cache.increment("n")
             pool: Any = cache._connected[asyncio.get_running_loop()].client.connection_pool  # Any: redis-py's
-            lost = [each for each in pool._available_connections if each._writer is not None]
-            for connection in lost:
-                connection._writer.transport.abort()
-
-            with pytest.raises(CacheUnavailableError):
-                await cache.increment("n")
-
-            assert lost
-            await eventually(cache.ping)
+            [connection] = [each for each in pool._available_connections if each._writer is not None]
+            _in_turns(turns, connection._writer.transport.abort)
+            with suppress(CacheUnavailableError):
+                assert await cache.increment("n") == 2
         finally:
             await cache.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(lose())
+        runner.run(count_while_it_is_lost())
+
+
+def _in_turns(turns: int, act: Callable[[], None]) -> None:
+    """Of the event loop."""
+    if turns:
+        asyncio.get_running_loop().call_soon(_in_turns, turns - 1, act)
+    else:
+        act()
 
 
 async def test_a_busy_process_is_not_taken_for_an_outage(on_valkey: OpenCache) -> None:
