@@ -73,11 +73,11 @@ class Proxy:
         self.port = 0
         self.way = PASS
         self._loop = asyncio.new_event_loop()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._links: dict[_Link, None] = {}
         self._orphans: set[asyncio.StreamWriter] = set()
         """To the server, of clients that are gone: it is not told until the way changes, and keeps what they had."""
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
 
@@ -95,7 +95,7 @@ class Proxy:
 
     def start(self) -> None:
         self._thread.start()
-        self._do(self._listen())
+        self._do(self._switch(PASS, reset=False))
 
     def stop(self) -> None:
         self._do(self._end())
@@ -115,20 +115,24 @@ class Proxy:
                 link.reset()
         self._leave_orphans()
         if not way.listens:
-            await self._stop_listening()
-        elif self._server is None:
-            await self._listen()
+            self._stop_listening()
+        elif self._listener is None:
+            self._listen()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=512)
-        self.port = self._server.sockets[0].getsockname()[1]
+    def _listen(self) -> None:
+        # Not asyncio's own server, nor sock_accept(): ended while somebody connects, both lose a socket (Python 3.11).
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._loop.add_reader(self._listener, self._accept, self._listener)
 
-    async def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     def _leave_orphans(self) -> None:
         for far in self._orphans:
@@ -137,16 +141,25 @@ class Proxy:
 
     async def _end(self) -> None:
         await self._switch(PASS, reset=True)
-        await self._stop_listening()
-        for link in list(self._links):
-            link.reset()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        self._stop_listening()
+        while self._tasks:
+            for link in list(self._links):
+                link.reset()
+            await asyncio.wait(self._tasks, timeout=0.1)
+        await asyncio.sleep(0)  # what was reset closes its socket in the next turn
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task: asyncio.Task[object] | None = asyncio.current_task()
-        assert task is not None
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except OSError:
+            return  # whoever knocked is gone
+        accepted.setblocking(False)
+        task = self._loop.create_task(self._serve(accepted))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=accepted)
         link = _Link(writer)
         self._links[link] = None
         try:
@@ -161,7 +174,6 @@ class Proxy:
                     self._orphans.add(link.far)
                 else:
                     link.far.close()
-            self._tasks.discard(task)
 
     async def _connect(self, link: _Link, reader: asyncio.StreamReader) -> None:
         if self.way.hangs_up or not self.way.listens:
