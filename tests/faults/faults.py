@@ -224,8 +224,7 @@ def _lock_tables(stage: Stage) -> None:
 
 def _fill_disk(stage: Stage) -> None:
     assert stage.room is not None
-    if not stage.sql("SELECT 1 FROM pg_tablespace WHERE spcname = 'small'"):
-        stage.sql(f"CREATE TABLESPACE small LOCATION '{stage.room.place}'")
+    stage.sql(f"CREATE TABLESPACE small LOCATION '{stage.room.place}'")
     # Nearly each row takes a page of its own, so that the first order needs room.
     stage.sql("ALTER TABLE idempotency_records SET (fillfactor = 10)")
     stage.sql("ALTER TABLE idempotency_records SET TABLESPACE small")
@@ -235,6 +234,9 @@ def _fill_disk(stage: Stage) -> None:
 def _clear_disk(stage: Stage) -> None:
     assert stage.room is not None
     stage.room.clear()
+    stage.sql("ALTER TABLE idempotency_records SET TABLESPACE pg_default")
+    stage.sql("ALTER TABLE idempotency_records RESET (fillfactor)")
+    stage.sql("DROP TABLESPACE small")
 
 
 def _lose_primary(stage: Stage) -> None:
@@ -252,8 +254,6 @@ def _standby(stage: Stage, port: int) -> Postgres:
     postgres = next(number for number, word in enumerate(command) if word.endswith("/postgres"))
     as_owner, binary = command[:postgres], command[postgres]
     backup = [str(Path(binary).with_name("pg_basebackup")), "-h127.0.0.1", f"-p{stage.postgres.port}", "-Uundercroft"]
-    if stage.room is not None:
-        backup.append(f"--tablespace-mapping={stage.room.place}={place / 'room'}")
     made = subprocess.run(
         [*as_owner, *backup, "-D", str(place / "data"), "-R", "--checkpoint=fast", "--no-sync"],
         cwd=place,

@@ -124,7 +124,7 @@ class Proxy:
     def _listen(self) -> None:
         # Not asyncio's own server, nor sock_accept(): ended while somebody connects, both lose a socket (Python 3.11).
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
-        self._listener.setblocking(False)
+        self._listener.settimeout(0)
         self.port = self._listener.getsockname()[1]
         self._loop.add_reader(self._listener, self._accept, self._listener)
 
@@ -153,7 +153,7 @@ class Proxy:
             accepted, _ = listener.accept()
         except OSError:
             return  # whoever knocked is gone
-        accepted.setblocking(False)
+        accepted.settimeout(0)
         task = self._loop.create_task(self._serve(accepted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

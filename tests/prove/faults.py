@@ -23,6 +23,10 @@ class _Sum:
         return [each for verdict in self.verdicts for each in getattr(verdict, name)]
 
     @property
+    def crashes(self) -> int:
+        return sum(": 500 after" in each for each in self.all_of("wrong"))
+
+    @property
     def requests(self) -> int:
         return sum(verdict.requests for verdict in self.verdicts)
 
@@ -58,7 +62,7 @@ def play_faults(amount: int, seed: int) -> Iterable[Figure]:
             "requests",
             total.requests,
             total.all_of("wrong"),
-            "0 × 500",
+            f"{total.crashes} times 500",
         ),
         Figure(
             f"nobody waits longer than the deadline of {DEADLINE_SECONDS} s and {EXACT.deadline_seconds - DEADLINE_SECONDS} s",
