@@ -81,6 +81,8 @@ class Account:
 
 
 Ask = Callable[[httpx2.Client], httpx2.Response]
+Asks = Mapping[str, Callable[[], Ask]]
+"""By kind: one for each caller."""
 
 
 class Caller:
@@ -156,8 +158,7 @@ class Load:
 
     url: str
     account: Account
-    asks: dict[str, Callable[[], Ask]]
-    """By kind: one for each caller."""
+    asks: Asks
     threads: ThreadPoolExecutor
     busy: list[Future[None]] = field(default_factory=list)
 
@@ -209,7 +210,7 @@ class Load:
 
 
 @contextmanager
-def running_load(url: str, account: Account, asks: dict[str, Callable[[], Ask]]) -> Iterator[Load]:
+def running_load(url: str, account: Account, asks: Asks) -> Iterator[Load]:
     closing = Event()
     with ThreadPoolExecutor(2 * len(asks)) as threads:
         load = Load(url, account, asks, threads)

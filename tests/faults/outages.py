@@ -21,6 +21,7 @@ from tests.faults.faults import NAME, Fault, Stage, open_stage
 from tests.faults.load import (
     GIVEN_UP_SECONDS,
     Account,
+    Asks,
     Bounds,
     Load,
     Verdict,
@@ -81,9 +82,7 @@ class Scene:
     place: Place
     service: Service
     account: Account
-    token: str
-    product_id: str
-    email: str
+    asks: Asks
     usual: dict[str, float] = field(default_factory=dict)
     """The slowest answer of each kind while all was well."""
     before: int = 0
@@ -91,14 +90,7 @@ class Scene:
 
     @contextmanager
     def load(self) -> Iterator[Load]:
-        asks = {
-            "read": lambda: reading(self.token),
-            "page": lambda: paging(self.token),
-            "order": lambda: placing(self.account, self.token, self.product_id),
-            "log-in": lambda: logging_in(self.email),
-            "live": lambda: living,
-        }
-        with running_load(self.service.server.url, self.account, asks) as load:
+        with running_load(self.service.server.url, self.account, self.asks) as load:
             yield load
 
     def play(
@@ -255,6 +247,22 @@ def _listed(folder: Path) -> Iterator[Path]:
             yield each
 
 
+def all_asks(account: Account, service: Service) -> Asks:
+    """Of a customer with an address of her own, who orders something of which there is plenty."""
+    admin = service.log_in()["access_token"]
+    letter = {"sku": "PLENTY", "name": "Plenty", "price_minor": 100, "currency": "EUR", "stock": 1_000_000}
+    product_id = data_of(service.post("products", letter, token=admin), 201)["id"]
+    email = service.register()
+    token = service.log_in(email)["access_token"]
+    return {
+        "read": lambda: reading(token),
+        "page": lambda: paging(token),
+        "order": lambda: placing(account, token, product_id),
+        "log-in": lambda: logging_in(email),
+        "live": lambda: living,
+    }
+
+
 @contextmanager
 def open_scene() -> Iterator[Scene]:
     with open_stage() as stage, TemporaryDirectory() as folder:
@@ -264,11 +272,8 @@ def open_scene() -> Iterator[Scene]:
             place_on(stage.database_url, CACHE__URL=stage.cache_url, **SETTINGS) as place,
             place.service() as service,
         ):
-            admin = service.log_in()["access_token"]
-            letter = {"sku": "PLENTY", "name": "Plenty", "price_minor": 100, "currency": "EUR", "stock": 1_000_000}
-            product = data_of(service.post("products", letter, token=admin), 201)["id"]
-            email = service.register()
-            scene = Scene(stage, place, service, Account(), service.log_in(email)["access_token"], product, email)
+            account = Account()
+            scene = Scene(stage, place, service, account, all_asks(account, service))
             with scene.load() as load:
                 load.wait_for_successes(monotonic(), 20)
             for answer in scene.account.answers[CALM_LOOKS:]:

@@ -1,19 +1,28 @@
 """Whatever becomes of the database or of the cache: coded answers in time, and all well again soon afterwards."""
 
+import resource
+import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import select
+from sqlmodel import col
 
+from src.core.orders.models import Order
 from tests.faults.faults import FAULTS, Fault, session, stay
 from tests.faults.load import Account, Answer, Bounds, Verdict, Window, judge, living, running_load
-from tests.faults.outages import GENEROUS, Scene, open_scene
+from tests.faults.outages import GENEROUS, SETTINGS, Scene, all_asks, open_scene
+from tests.support.invariants import check_books
+from tests.support.service import Service, own_place
+from tests.support.tables import execute
 
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="how processes are stalled, and open files are counted"
@@ -45,6 +54,50 @@ def test_a_fault_costs_refusals_and_nothing_else(scene: Scene, fault: Fault) -> 
 @needs_linux
 def test_what_was_begun_before_a_fault_is_delivered_after_it(scene: Scene) -> None:
     assert scene.undelivered() == 0
+
+
+@contextmanager
+def no_room(service: Service, file: Path) -> Iterator[None]:
+    """No file of the process may grow beyond what its journal has now."""
+    pid, limits = service.server.pid, resource.prlimit(service.server.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (file.with_name(f"{file.name}-wal").stat().st_size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+
+@contextmanager
+def locked_by_another(service: Service, file: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(file, isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        yield
+        another.execute("ROLLBACK")
+
+
+@needs_linux
+@pytest.mark.parametrize("fault", [no_room, locked_by_another])
+def test_a_sqlite_that_cannot_write_costs_refusals_and_nothing_else(
+    fault: Callable[[Service, Path], AbstractContextManager[None]],
+) -> None:
+    settings = SETTINGS | {"APP__NAME": "lite", "DB__POOL_SIZE": "10"}
+    with own_place("sqlite", **settings) as place, place.service() as service:
+        file = Path(place.database_url.removeprefix("sqlite+aiosqlite:///"))
+        account = Account()
+        with running_load(service.server.url, account, all_asks(account, service)) as load:
+            load.wait_for_successes(monotonic(), 1)
+            begun = monotonic()
+            with fault(service, file):
+                load.wait_for_answers(monotonic(), 3)
+            repaired = monotonic()
+            load.newcomers()
+            load.wait_for_successes(monotonic(), 2)
+        window = Window(fault.__name__, begun, repaired, monotonic(), {})
+        assert judge(window, account.answers, load.asks, GENEROUS).problems() == []
+        assert any(not each.good for each in account.answers if each.kind == "order")
+        orders = {str(row[0]) for row in execute(place.database_url, select(col(Order.id)))}
+        assert set(account.placed.values()) <= orders
+        check_books(place.database_url)
 
 
 def test_each_kind_is_another() -> None:
