@@ -24,6 +24,8 @@ from tests.support.invariants import check_books
 from tests.support.service import Service, own_place
 from tests.support.tables import execute
 
+pytestmark = pytest.mark.long
+
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="how processes are stalled, and open files are counted"
 )

@@ -34,7 +34,7 @@ def service(place: Place) -> Iterator[Service]:
         yield running
 
 
-@pytest.mark.rounds
+@pytest.mark.long
 @pytest.mark.parametrize("actor", ACTORS)
 def test_any_request_has_a_documented_answer(
     service: Service, actor: Actor, tmp_path: Path, database_kind: Kind

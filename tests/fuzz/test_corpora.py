@@ -12,7 +12,7 @@ from tests.support.service import own_place
 
 pytestmark = [
     pytest.mark.skipif(not CORPORA.is_dir(), reason="the corpora are not here"),
-    pytest.mark.rounds,
+    pytest.mark.long,
 ]
 SEED = 8
 ALL = 10**6

@@ -11,6 +11,8 @@ from tests.fuzz.corpora import Attack
 from tests.support.server import running_server
 from tests.support.service import Service, own_place
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def broken() -> Iterator[Service]:

@@ -13,6 +13,8 @@ from tests.support.ports import reserved_port
 from tests.support.scale import rounds
 from tests.support.server import running_server
 
+pytestmark = pytest.mark.long
+
 needs_nginx = pytest.mark.skipif(find_nginx() is None, reason="no nginx here: neither installed nor in TEST_NGINX")
 
 

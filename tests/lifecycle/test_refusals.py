@@ -1,6 +1,10 @@
 """A process with settings that nobody means does not start, and says which."""
 
+import pytest
+
 from tests.lifecycle.refusals import REFUSALS, Bad, refuse_all
+
+pytestmark = pytest.mark.long
 
 # Two of a kind are for the proof.
 SLICE = [bad for number, bad in enumerate(REFUSALS) if number % 3 != 1]
