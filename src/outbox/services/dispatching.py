@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from loguru import logger
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -19,11 +19,13 @@ from src.config import get_settings
 from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
 from src.outbox.services.publishing import PURPOSE, Payload, wake_ups
-from src.outbox.services.queues import first_of_their_aggregates
+from src.outbox.services.queues import heads_of_queues, is_waiting
 from src.shared.database import DATABASE_ERRORS, transaction
 from src.shared.keys import unseal
 
 _AT_ONCE: Final = 16
+_OTHERS: Final = 4
+"""So many times what is wanted is looked for: other processes look for the same."""
 _GRACE_SECONDS: Final = 5
 _DOUBLINGS: Final = 32
 
@@ -92,7 +94,8 @@ async def _take_up(most: int) -> Sequence[OutboxEvent]:
     """What is to be delivered now; nothing, when it cannot be read."""
     try:
         # Without a lock: most looks find nothing, and on SQLite a lock keeps writers waiting.
-        return await _claim(most) if most and await _is_any_waiting() else []
+        due = await _look(most * _OTHERS) if most else []
+        return await _claim(due, most) if due else []
     except DATABASE_ERRORS as error:
         logger.bind(error=type(error).__name__).warning("The outbox cannot be read now")
     except Exception:  # noqa: BLE001 - whatever it is, mails must not wait for a restart
@@ -100,21 +103,22 @@ async def _take_up(most: int) -> Sequence[OutboxEvent]:
     return []
 
 
-async def _is_any_waiting() -> bool:
+async def _look(most: int) -> Sequence[int]:
+    """Where those are that could be delivered now."""
+    heads = heads_of_queues()
+    due = select(heads.c.position).where(heads.c.available_at <= utc_now())
     async with transaction() as session:
-        return (await session.execute(select(OutboxEvent.id).where(*_available()).limit(1))).first() is not None
+        found = await session.execute(due.order_by(heads.c.available_at, heads.c.position).limit(most))
+        return [position for (position,) in found]
 
 
-def _available() -> tuple[ColumnElement[bool], ...]:
-    return (*first_of_their_aggregates(), col(OutboxEvent.available_at) <= utc_now())
-
-
-async def _claim(most: int) -> Sequence[OutboxEvent]:
+async def _claim(due: Sequence[int], most: int) -> Sequence[OutboxEvent]:
+    """Of those, what nobody else has taken up meanwhile."""
     lease = timedelta(seconds=get_settings().outbox.lease_seconds)
     async with transaction() as session:
         found = (
             select(OutboxEvent)
-            .where(*_available())
+            .where(col(OutboxEvent.position).in_(due), *is_waiting(), col(OutboxEvent.available_at) <= utc_now())
             .order_by(col(OutboxEvent.available_at), col(OutboxEvent.position))
             .limit(most)
             .with_for_update(skip_locked=True)

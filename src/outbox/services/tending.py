@@ -17,7 +17,7 @@ from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
 from src.outbox.schemas import EventFilters, EventState, OutboxStatusResponse
 from src.outbox.services.publishing import wake
-from src.outbox.services.queues import first_of_their_aggregates
+from src.outbox.services.queues import heads_of_queues, is_waiting
 from src.shared.endings import after_commit
 from src.shared.errors import ErrorCode
 from src.shared.invariants import Invariant
@@ -25,7 +25,7 @@ from src.shared.invariants import Invariant
 _KEPT_FOR: Final = timedelta(days=1)
 _AT_ONCE: Final = 200
 _STATES: Final[dict[EventState, tuple[ColumnElement[bool], ...]]] = {
-    EventState.WAITING: (col(OutboxEvent.delivered_at).is_(None), col(OutboxEvent.dead_at).is_(None)),
+    EventState.WAITING: is_waiting(),
     EventState.DELIVERED: (col(OutboxEvent.delivered_at).is_not(None),),
     EventState.DEAD: (col(OutboxEvent.dead_at).is_not(None),),
 }
@@ -34,12 +34,12 @@ INVARIANTS: Final = (
     Invariant(
         "no event waits ten minutes beyond its time",
         """
-        WITH firsts AS MATERIALIZED (
-            SELECT min(position) AS position FROM outbox_events
-            WHERE delivered_at IS NULL AND dead_at IS NULL GROUP BY aggregate
-        )
-        SELECT id, kind, attempts, last_error FROM outbox_events
-        WHERE position IN (SELECT position FROM firsts) AND available_at < :moment
+        SELECT id, kind, attempts, last_error FROM (
+            SELECT id, kind, attempts, last_error, available_at,
+                row_number() OVER (PARTITION BY aggregate ORDER BY position) AS place
+            FROM outbox_events WHERE delivered_at IS NULL AND dead_at IS NULL
+        ) AS waiting
+        WHERE place = 1 AND available_at < :moment
         """,
         ago=timedelta(minutes=10),
     ),
@@ -65,8 +65,8 @@ def select_events(filters: EventFilters) -> SelectOfScalar[OutboxEvent]:
 async def get_status(session: AsyncSession) -> OutboxStatusResponse:
     """How far behind the deliveries are. An event that waits for its next attempt is not late before its time, nor are
     those behind it."""
-    firsts = first_of_their_aggregates()
-    oldest = select(OutboxEvent.available_at).where(*firsts).order_by(col(OutboxEvent.available_at)).limit(1)
+    heads = heads_of_queues()
+    oldest = select(heads.c.available_at).order_by(heads.c.available_at).limit(1)
     due_since = (await session.execute(oldest)).scalar_one_or_none()
     return OutboxStatusResponse(
         waiting=await _count(session, _STATES[EventState.WAITING]),
