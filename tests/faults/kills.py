@@ -58,7 +58,9 @@ LONGEST_DELAY_SECONDS = 0.03
 ASKED_ONCE_MORE = 100
 """The last orders, which are read and asked for once more in the end."""
 DELIVERY_SECONDS = 1800
+_CRASH = "Unhandled exception"
 SETTINGS = {
+    "LOG__FORMAT": "json",
     "AUTH__ACCESS_TOKEN_TTL_SECONDS": "3600",
     # One mailbox gets a mail for each order.
     "MAIL__PER_MAILBOX": "1000000",
@@ -186,6 +188,11 @@ class Outcome:
     orders: int
     events: int
     mails: int
+    crashes: list[str]
+    """Lines of the log that tell of what nobody expected: an outage is no reason for a 500."""
+
+    def problems(self) -> dict[str, list[str]]:
+        return self.verdict.problems() | ({"crashes": self.crashes} if self.crashes else {})
 
     def figures(self) -> dict[str, str | float]:
         told = self.told
@@ -208,6 +215,7 @@ class Outcome:
             "broken_connections": sum(n for answer, n in told.answers.items() if answer.endswith(("Error", "Timeout"))),
             "answers_503": sum(n for answer, n in told.answers.items() if answer.startswith("503")),
             "answers_500": sum(n for answer, n in told.answers.items() if answer.startswith("500")),
+            "crashes": len(self.crashes),
             **{f"wrong_{name}": len(found) for name, found in asdict(self.verdict).items()},
         }
 
@@ -278,6 +286,7 @@ def play(  # noqa: PLR0913 - what the command takes
             orders=len(found.orders),
             events=found.events.total(),
             mails=found.mails,
+            crashes=[line for line in service.server.output().splitlines() if _CRASH in line],
         )
 
 
@@ -414,7 +423,7 @@ def main() -> int:
             forked=given.forked,
             mistake=given.mistake,
         )
-    problems = outcome.verdict.problems()
+    problems = outcome.problems()
     lines = [json.dumps(outcome.figures()), outcome.row(), f"answers: {dict(outcome.told.answers.most_common())}"]
     lines += [f"{name}: {found[:10]}" for name, found in problems.items()]
     sys.stdout.write("\n".join([*lines, ""]))

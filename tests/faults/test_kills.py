@@ -31,7 +31,7 @@ def test_what_was_acknowledged_outlives_kill_9(database: Kind, victim: Victim) -
 
     outcome = play(database, victim, rounds=number, seed=26)
 
-    assert outcome.verdict.problems() == {}
+    assert outcome.problems() == {}
     figures = outcome.figures()
     print(figures)  # noqa: T201 - for the docs, with `-rP`
     assert (figures["rounds"], figures["answers_500"]) == (number, 0)

@@ -90,7 +90,7 @@ class Stopped:
 
     def problems(self) -> list[str]:
         found = [f"stop {number}: {problem}" for number, stop in enumerate(self.stops) for problem in stop.problems()]
-        found += [f"{name}: {wrong[:5]}" for name, wrong in self.outcome.verdict.problems().items()]
+        found += [f"{name}: {wrong[:5]}" for name, wrong in self.outcome.problems().items()]
         answers = self.outcome.told.answers
         found += [f"{count} answers {answer}" for answer, count in answers.items() if answer.startswith("5")]
         return found

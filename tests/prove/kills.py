@@ -25,7 +25,7 @@ def prove_kills(amount: int, seed: int) -> Iterator[Figure]:
             f"kill -9 of the {victim} on {database}: what was acknowledged is there, once, and nothing is oversold",
             "rounds",
             int(str(figures["rounds"])),
-            [f"{name}: {found}" for name, found in outcome.verdict.problems().items()],
+            [f"{name}: {found}" for name, found in outcome.problems().items()],
             f"{figures['acknowledged']} orders acknowledged, {figures['orders']} there, {figures['events']} events, "
             f"{figures['mails']} mails",
         )
