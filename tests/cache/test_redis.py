@@ -435,10 +435,10 @@ def test_a_url_says_where_and_how(opened: OpenCache, url: str, secure: bool, add
     assert tuple(pool.connection_kwargs[name] for name in ("host", "port", "db")) == address
 
 
-@pytest.mark.parametrize("url", ["redis://:hun#ter2@host:1", "redis://host:no", "redis://host/0?hunter2=1"])
-def test_a_url_that_cannot_be_read_is_refused_and_not_quoted(opened: OpenCache, url: str) -> None:
+def test_a_url_that_cannot_be_read_is_refused_and_not_quoted(opened: OpenCache) -> None:
+    """What the settings let pass: they judge the form of a URL, see tests/config."""
     with pytest.raises(ValueError, match="CACHE__URL") as refusal:
-        opened(url=url)
+        opened(url="redis://host/0?hunter2=1")
 
     assert "ter2" not in str(refusal.value)
     assert refusal.value.__suppress_context__

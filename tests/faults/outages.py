@@ -235,16 +235,15 @@ def open_files(pid: int) -> OpenFiles:
     for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
         columns = line.split()
         peers[f"socket:[{columns[9]}]"] = int(columns[2].rpartition(":")[2], 16)
-    files = [each.readlink().name for each in _listed(Path(f"/proc/{pid}/fd"))]
+    files = [*_targets(Path(f"/proc/{pid}/fd"))]
     sockets.update(peers[name] for name in files if name in peers)
     return OpenFiles(len(files), sockets)
 
 
-def _listed(folder: Path) -> Iterator[Path]:
+def _targets(folder: Path) -> Iterator[str]:
     for each in folder.iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
-            each.readlink()
-            yield each
+            yield each.readlink().name
 
 
 def all_asks(account: Account, service: Service) -> Asks:
