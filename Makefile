@@ -74,7 +74,7 @@ bench-lock: install ## write bench/requirements.lock anew (ARGS=--upgrade takes 
 		--generate-hashes --no-header --no-emit-index-url --quiet $(ARGS) -o bench/requirements.lock
 
 clean: ## remove what the other targets made, except the development database
-	rm -rf .venv .venv-bench .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build \
+	rm -rf .venv .venv-bench .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis build \
 		tests/clients/typescript/build tests/clients/typescript/node_modules
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
