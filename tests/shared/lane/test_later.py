@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -286,7 +287,10 @@ async def test_a_commit_that_takes_too_long_and_one_that_is_cancelled(postgres: 
             await task
     await holder.execute("ROLLBACK")
     await holder.close()
-    await write()
+    with suppress(
+        TakenError
+    ):  # nobody waits for a good-bye: the one that was cancelled may have been the last to hear it
+        await write()
     assert await pairs(postgres) == 1
     assert lent(postgres.lane_engine) == 0
 
