@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +11,7 @@ import pytest
 from tests.support.answers import data_of
 from tests.support.postgres import drop_database, fresh_database
 from tests.support.server import running_server
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module", params=["true", "false"], ids=["compiled", "ordinary"])
@@ -37,10 +37,8 @@ def went(client: httpx2.Client, name: str) -> Any:  # Any: counts
 
 def settled(client: httpx2.Client, name: str, key: str, number: int) -> Any:  # Any: as above
     """Behind the answer too."""
-    deadline = monotonic() + 10
-    while (counts := went(client, name)).get(key) != number and monotonic() < deadline:
-        pass
-    return counts
+    wait_for(lambda: went(client, name).get(key) == number)
+    return went(client, name)
 
 
 @pytest.mark.parametrize("at", ["statement", "commit"])

@@ -14,12 +14,12 @@ from uuid import uuid4
 import httpx2
 
 from tests.conftest import PASSWORD
-from tests.lifecycle.stops import wait_for
 from tests.support.answers import bearer, data_of
 from tests.support.ports import reserved_port
 from tests.support.server import Server, start_server
 from tests.support.service import ADMIN, Place, Service, own_place
 from tests.support.valkey import running_valkey
+from tests.support.waiting import wait_for
 
 CLIENTS = 4
 DRAIN_SECONDS = 1

@@ -2,16 +2,17 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import monotonic, sleep
+from time import monotonic
 
 from tests.faults.kills import MortalService, Outcome, play
 from tests.http.wire import Wire
 from tests.support.postgres import Kind
 from tests.support.resources import connect
 from tests.support.server import STOP_SECONDS
+from tests.support.waiting import wait_for
 
 HALVES = 4
 LOGIN = json.dumps({"email": "nobody@example.com", "password": "plum-lantern-quarry-81"}).encode()
@@ -73,14 +74,6 @@ class GentleService(MortalService):
         wire.write(LOGIN[10:])
         answer = wire.answer()
         return answer.status, answer.json()["code"]
-
-
-def wait_for(condition: Callable[[], bool], *, within_seconds: float = 30) -> None:
-    """For code that is not async, as `eventually`."""
-    deadline = monotonic() + within_seconds
-    while not condition():
-        assert monotonic() < deadline, "it did not come to that"
-        sleep(0.005)
 
 
 @dataclass(frozen=True)

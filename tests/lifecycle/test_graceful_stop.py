@@ -7,11 +7,12 @@ import httpx2
 import pytest
 
 from tests.http.wire import BrokenOffError, connected
-from tests.lifecycle.stops import play_stops, wait_for
+from tests.lifecycle.stops import play_stops
 from tests.support.postgres import Kind, drop_database, fresh_database
 from tests.support.scale import rounds
 from tests.support.server import Server, running_server
 from tests.support.valkey import running_valkey
+from tests.support.waiting import wait_for
 
 STREAMS = "tests.lifecycle.app:app"
 PARTS = 20  # as there

@@ -8,10 +8,10 @@ from tests.http.wire import connected
 from tests.lifecycle.nginx import find_nginx, running_nginx
 from tests.lifecycle.proxy import running_proxy
 from tests.lifecycle.rolling import Proxy, restart_under_load
-from tests.lifecycle.stops import wait_for
 from tests.support.ports import reserved_port
 from tests.support.scale import rounds
 from tests.support.server import running_server
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.long
 

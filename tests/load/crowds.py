@@ -13,12 +13,12 @@ from uuid import uuid4
 
 import httpx2
 
-from tests.lifecycle.stops import wait_for
 from tests.support.postgres import execute
 from tests.support.resources import MIB, Holdings, closing, connect, family, holdings, lag_seconds, many_sockets, reset
 from tests.support.server import Server
 from tests.support.service import Place, own_place
 from tests.support.valkey import running_valkey
+from tests.support.waiting import wait_for
 
 LAG_SAMPLES = 20
 # Of a busy machine, and of a memory allocator that keeps what it had.

@@ -20,14 +20,13 @@ def prove_kills(amount: int, seed: int) -> Iterator[Figure]:
         outcome = play(
             database, victim, rounds=max(1, amount * share // 100), seed=seed, forked=victim == "service", minutes=600
         )
-        figures = outcome.figures()
         yield Figure(
             f"kill -9 of the {victim} on {database}: what was acknowledged is there, once, and nothing is oversold",
             "rounds",
-            int(str(figures["rounds"])),
+            outcome.rounds,
             [f"{name}: {found}" for name, found in outcome.problems().items()],
-            f"{figures['acknowledged']} orders acknowledged, {figures['orders']} there, {figures['events']} events, "
-            f"{figures['mails']} mails",
+            f"{len(outcome.told.receipts):,} orders acknowledged, {outcome.orders:,} there, {outcome.events:,} events, "
+            f"{outcome.mails:,} mails",
         )
 
 

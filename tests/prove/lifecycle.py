@@ -31,10 +31,10 @@ def _stops(amount: int, seed: int) -> Iterator[Figure]:
         stopped = play_stops(database, rounds=max(1, amount // len(kinds)), seed=seed, workers=workers)
         wrong = stopped.problems()
         wrong += [f"{stop.seconds:.1f} s" for stop in stopped.stops if stop.seconds > STOP_SECONDS]
-        figures = stopped.outcome.figures()
         halves = sum(len(stop.answered) for stop in stopped.stops)
         notes = (
-            f"{figures['acknowledged']} orders acknowledged, {figures['orders']} there, {figures['mails']} mails; "
+            f"{len(stopped.outcome.told.receipts)} orders acknowledged, {stopped.outcome.orders} there, "
+            f"{stopped.outcome.mails} mails; "
             f"{halves} requests were half sent at SIGTERM, all answered; longest stop "
             f"{max((stop.seconds for stop in stopped.stops), default=0):.1f} s"
         )
