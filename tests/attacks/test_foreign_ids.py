@@ -232,7 +232,10 @@ def test_each_id_that_a_route_takes_has_a_case_or_is_public(town: Town) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.operation}-{case.name}" for case in CASES])
-def test_somebody_elses_id_tells_what_an_id_of_nothing_tells(town: Town, case: Case, database_url: str) -> None:
+def test_somebody_elses_id_tells_what_an_id_of_nothing_tells(
+    town: Town, case: Case, database_url: str, tried: Callable[[int], None]
+) -> None:
+    tried(len(case.strangers))
     owner = town.member()
     thing = case.thing(town, owner)
     strangers = {held: town.holder(*held) if held else town.member() for held in case.strangers}

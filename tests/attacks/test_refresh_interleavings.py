@@ -297,8 +297,13 @@ def refresh_on_and_act(session: Session, deed: Deed, admin: httpx2.Client, *, be
 
 @pytest.mark.parametrize("deed", ENDING)
 def test_a_line_of_refreshes_ends_where_its_session_does(
-    open_session: OpenSession, admin: httpx2.Client, database_url: str, deed: str
+    open_session: OpenSession,
+    admin: httpx2.Client,
+    database_url: str,
+    deed: str,
+    tried: Callable[[int], None],
 ) -> None:
+    tried(ROUNDS)
     for turn in range(ROUNDS):
         line = refresh_on_and_act(open_session(), ENDING[deed], admin, begin_after=turn % 4)
 
@@ -307,8 +312,9 @@ def test_a_line_of_refreshes_ends_where_its_session_does(
 
 @pytest.mark.parametrize("deed", DEMOTING)
 def test_a_line_of_refreshes_carries_no_right_along(
-    open_reader_session: OpenSession, admin: httpx2.Client, deed: str
+    open_reader_session: OpenSession, admin: httpx2.Client, deed: str, tried: Callable[[int], None]
 ) -> None:
+    tried(ROUNDS)
     for turn in range(ROUNDS):
         line = refresh_on_and_act(open_reader_session(), DEMOTING[deed], admin, begin_after=turn % 4)
 
@@ -317,8 +323,9 @@ def test_a_line_of_refreshes_carries_no_right_along(
 
 @pytest.mark.parametrize("deed", HARMLESS)
 def test_a_line_of_refreshes_goes_on_beside_what_does_no_harm(
-    open_session: OpenSession, admin: httpx2.Client, deed: str
+    open_session: OpenSession, admin: httpx2.Client, deed: str, tried: Callable[[int], None]
 ) -> None:
+    tried(ROUNDS)
     for turn in range(ROUNDS):
         line = refresh_on_and_act(open_session(), HARMLESS[deed], admin, begin_after=turn % 4)
 

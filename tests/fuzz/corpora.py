@@ -15,10 +15,9 @@ import httpx2
 from src.shared.errors import ErrorCode
 from tests.conftest import PASSWORD
 from tests.support.answers import bearer, data_of
-from tests.support.server import PROJECT
+from tests.support.hostile import CORPORA
 from tests.support.service import Service
 
-CORPORA: Final = PROJECT.parent / "shared" / "corpora"
 Json = Any  # Any: JSON
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 # Who may be locked out by what they are sent, and is made anew then.

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fuzz.api import SETTINGS
-from tests.fuzz.corpora import CORPORA, Attack, blns, hostile_bodies, hostile_texts, hostile_values, json_test_suite
+from tests.fuzz.corpora import Attack, blns, hostile_bodies, hostile_texts, hostile_values, json_test_suite
+from tests.support.hostile import CORPORA
 from tests.support.postgres import Kind
 from tests.support.scale import rounds
 from tests.support.service import own_place

@@ -17,13 +17,13 @@ from time import monotonic
 from typing import Any, Final
 
 from bench.machine import described
-from tests.prove import edge, faults, fuzz, kills, lifecycle
+from tests.prove import edge, faults, fuzz, kills, lifecycle, suites
 from tests.prove.figures import SHOWN, Figure, Proof
 from tests.support.postgres import shared_run
 from tests.support.server import PROJECT
 
 PROOFS: Final[tuple[Proof, ...]] = (
-    *(proof for area in (fuzz, kills, faults, edge, lifecycle) for proof in area.PROOFS),
+    *(proof for area in (fuzz, suites, kills, faults, edge, lifecycle) for proof in area.PROOFS),
 )
 PAGE: Final = PROJECT / "docs" / "proofs.md"
 STORE: Final = PROJECT / "build" / "prove"

@@ -20,39 +20,11 @@ from src.shared import logging as log
 from src.shared.logging.capture import plain
 from src.shared.logging.lines import Event, json_line, text_line
 from src.shared.logging.redaction import redact_text
+from tests.support.hostile import hostile_texts
 from tests.support.log import Log, fail, log_access, log_in_memory
 
 CANARY = "canary-7f3a9c"
-CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
 LINE_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-HOSTILE = [
-    "",
-    "a\x00b",
-    "\x01\x1f\x7f",
-    "\x80\x9f",
-    "two\r\nlines\n2026-01-01T00:00:00.000000Z INFO     forged",
-    "\x1b[31mred\x1b[0m\x1b]0;title\x07\x1b[2J",
-    "\u2028line\u2029paragraph\x85next\x0b\x0c",
-    "\u202eabc\u202c\u2066\u200b\ufeff",
-    "\ud800",
-    "a\udfff\ud83d",
-    "\ufffe\uffff",
-    "😀" * 3000,
-    "\x7f" * 8192,
-    "\x00" * 8192,
-    '"' * 9000,
-    "\\" * 9000,
-    "x" * 1_000_000,
-    "{}",
-    "{",
-    "{0.__class__.__mro__}",
-    "{record[extra]}",
-    "%s %d %(x)s %",
-    "<red>markup</red></>\\<level>",
-    '","level":"CRITICAL","x":"',
-    "$(id) `id` ${jndi:ldap://x/a}",
-    "İ" * 100,
-]
 
 
 @pytest.fixture
@@ -61,27 +33,9 @@ def out() -> Iterator[Log]:
         yield log_of_the_test
 
 
-def _corpora() -> Iterator[str]:
-    """What is lent from outside of the project, where it is there."""
-    yield from HOSTILE
-    if (CORPORA / "blns" / "blns.json").exists():
-        yield from json.loads((CORPORA / "blns" / "blns.json").read_text())
-    if (CORPORA / "hostile" / "hostile-values.json").exists():
-        values = json.loads((CORPORA / "hostile" / "hostile-values.json").read_text())
-        yield from (value if isinstance(value, str) else repr(value) for value in _leaves(values))
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(each)
-    else:
-        yield value
-
-
 def test_hostile_text_in_any_place_is_one_line_of_json(out: Log) -> None:
     out.set_up()
-    values = list(_corpora())
+    values = list(hostile_texts())
     for value in values:
         token = log.enter_request(log.RequestContext(value, user_id=value))
         try:
@@ -102,7 +56,7 @@ def test_hostile_text_in_any_place_is_one_line_of_json(out: Log) -> None:
 
 def test_hostile_text_for_people_is_one_line_too(out: Log) -> None:
     out.set_up(form="text")
-    values = list(_corpora())
+    values = list(hostile_texts())
     for value in values:
         logger.bind(value=value, **{value: value}).info(value)
         log_access(method=value, path=value, route=value, client=value, request_id=value, user_id=value)

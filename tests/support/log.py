@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import time_ns
@@ -81,3 +82,27 @@ def log_access(  # noqa: PLR0913 - the columns of the line
 
 def fail(error: Exception) -> NoReturn:
     raise error
+
+
+def wrong_lines(output: bytes) -> tuple[int, list[str]]:
+    """How many lines a process wrote with LOG__FORMAT=json, and what is wrong with some: each is one object in ASCII."""
+    *lines, rest = output.split(b"\n")
+    wrong = [f"no line's end: {rest!r:.200}"] if rest else []
+    for line in lines:
+        try:
+            told = json.loads(line.decode("ascii"), parse_constant=pytest.fail)
+        except ValueError:
+            wrong.append(f"no JSON in ASCII: {line!r:.200}")
+            continue
+        if len(line) >= MAX_LINE_BYTES:
+            wrong.append(f"{len(line)} bytes: {line!r:.200}")
+        if _RAW.search(line):
+            wrong.append(f"control characters: {line!r:.200}")
+        if not isinstance(told, dict) or not told.keys() >= {"time", "level", "message", "logger"}:
+            wrong.append(f"no event: {line!r:.200}")
+        elif "could not be rendered" in told["message"]:
+            wrong.append(f"lost: {line!r:.200}")
+    return len(lines), wrong
+
+
+_RAW = re.compile(rb"[\x00-\x1f\x7f]")
