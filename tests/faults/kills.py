@@ -10,10 +10,8 @@ Linux only.
 import argparse
 import asyncio
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
 from bisect import bisect
 from collections.abc import Iterator, Sequence
@@ -25,7 +23,7 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
-from typing import Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 from uuid import UUID, uuid4
 
 import httpx2
@@ -36,11 +34,11 @@ from src.outbox.models import OutboxEvent
 from tests.faults.buyers import Buyer, Caller, Shop, Storekeeper, Told
 from tests.faults.judge import MAIL, Verdict, glance, judge, look
 from tests.support.answers import data_of
-from tests.support.killing import kill_all, kill_one
+from tests.support.killing import kill_all
 from tests.support.ports import reserved_port
 from tests.support.postgres import Kind, Postgres, own_postgres, shared_run
 from tests.support.postgres import execute as execute_raw
-from tests.support.server import STOP_SECONDS, Server, child_environment, run_command, start_server
+from tests.support.server import Server, run_command, start_server
 from tests.support.service import ADMIN, Place, Service, own_place, place_on
 from tests.support.tables import execute
 from tests.support.valkey import running_valkey
@@ -99,10 +97,12 @@ class MortalService:
     port: int
     workers: int
     server: Server = field(init=False)
+    forked: ClassVar[bool] = True
+    """Where there is one worker: most of a start is imports, and a thousand of them too many for one afternoon."""
 
     def revive(self) -> None:
-        log = self.place.folder / "output.log"
-        self.server = start_server(self.port, log, self.place.env, workers=self.workers, cwd=self.place.folder)
+        log, folder = self.place.folder / "output.log", self.place.folder
+        self.server = start_server(self.port, log, self.place.env, workers=self.workers, cwd=folder, forked=self.forked)
         self.server.wait_until_ready()
 
     def kill(self) -> None:
@@ -114,50 +114,6 @@ class MortalService:
 
     def end(self) -> int:
         return self.server.end()
-
-
-@dataclass
-class ForkedService(MortalService):
-    """Of one process, which is there sooner: see the nursery."""
-
-    pid: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        assert self.workers == 1, "workers are started anew by multiprocessing"
-        log = self.place.folder / "output.log"
-        with log.open("ab") as output:
-            nursery = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.nursery"],
-                cwd=self.place.folder,
-                env=child_environment(self.place.env),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-            )
-        self.server = Server(self.port, nursery, log)
-
-    def revive(self) -> None:
-        nursery = self.server.process
-        assert nursery.stdin is not None
-        assert nursery.stdout is not None
-        nursery.stdin.write(f"serve --host 127.0.0.1 --port {self.port}\n".encode())
-        nursery.stdin.flush()
-        self.pid = int(nursery.stdout.readline())
-        self.server.wait_until_ready()
-
-    def kill(self) -> None:
-        kill_one(self.pid)
-        self.pid = 0
-
-    def is_alive(self) -> bool:
-        return self.pid != 0
-
-    def end(self) -> int:
-        nursery = self.server.process
-        os.kill(self.pid, signal.SIGTERM)
-        nursery.communicate(timeout=STOP_SECONDS)
-        self.pid = 0
-        return nursery.returncode
 
 
 @dataclass
@@ -234,17 +190,15 @@ def play(  # noqa: PLR0913 - what the command takes
     seed: int,
     minutes: float = 60,
     workers: int | None = None,
-    forked: bool = False,
     mistake: Mistake | None = None,
-    make_service: "type[MortalService] | None" = None,
+    make_service: type[MortalService] = MortalService,
 ) -> Outcome:
     """In a place of its own, which is gone afterwards. Two workers, where the database can serve several."""
     started = monotonic()
     with ExitStack() as stack:
         place, mortal_database = stack.enter_context(_place(database, victim, late=mistake == "late-commit"))
         port = stack.enter_context(reserved_port())
-        kind = make_service or (ForkedService if forked else MortalService)
-        service = kind(place, port, workers=workers or (1 if database == "sqlite" or forked else 2))
+        service = make_service(place, port, workers=workers or (1 if database == "sqlite" else 2))
         stack.enter_context(_alive(service))
         shop = Shop(service.server.url, Told(), careless=mistake == "fresh-keys")
         mortal = service if mortal_database is None else mortal_database
@@ -405,7 +359,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60, help="no round begins after so long")
     parser.add_argument("--workers", type=int, help="processes of the service; default: 1 on SQLite, else 2")
-    parser.add_argument("--forked", action="store_true", help="one process that need not import everything anew")
     parser.add_argument("--mistake", choices=get_args(Mistake), help="make it, and see it found out")
     given = parser.parse_args()
     if given.database == "sqlite" and given.victim == "database":
@@ -420,7 +373,6 @@ def main() -> int:
             seed=given.seed,
             minutes=given.minutes,
             workers=given.workers,
-            forked=given.forked,
             mistake=given.mistake,
         )
     problems = outcome.problems()

@@ -89,7 +89,7 @@ def restart_under_load(proxy: Proxy, *, restarts: int) -> Restarted:
 
 
 def _start(place: Place, port: int) -> Server:
-    return start_server(port, Path(place.folder) / f"{port}.log", place.env, cwd=place.folder)
+    return start_server(port, Path(place.folder) / f"{port}.log", place.env, cwd=place.folder, forked=False)
 
 
 def wait_until_ready(server: Server) -> None:

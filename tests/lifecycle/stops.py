@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import ClassVar
 
 from tests.faults.kills import MortalService, Outcome, play
 from tests.http.wire import Wire
@@ -43,6 +44,7 @@ class GentleService(MortalService):
     """Its end is SIGTERM, and in the midst of requests."""
 
     stops: list[Stop] = field(default_factory=list)
+    forked: ClassVar[bool] = False
 
     def kill(self) -> None:
         begins_at = len(self.server.output())

@@ -18,7 +18,12 @@ _SHARES: Final[tuple[tuple[Kind, Victim, int], ...]] = (
 def prove_kills(amount: int, seed: int) -> Iterator[Figure]:
     for database, victim, share in _SHARES:
         outcome = play(
-            database, victim, rounds=max(1, amount * share // 100), seed=seed, forked=victim == "service", minutes=600
+            database,
+            victim,
+            rounds=max(1, amount * share // 100),
+            seed=seed,
+            workers=1 if victim == "service" else None,
+            minutes=600,
         )
         yield Figure(
             f"kill -9 of the {victim} on {database}: what was acknowledged is there, once, and nothing is oversold",

@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -126,14 +126,23 @@ def server_url() -> str:
     return _until_the_run_ends.enter_context(running_postgres())
 
 
+Prepare = Callable[[str], None]
+"""Does to an empty database, or to a migrated one, what makes it a template."""
+
+
+def _migrate(url: str) -> None:
+    migrated = run_command("migrate", env={"DB__URL": url}, cwd=_directory())
+    assert migrated.returncode == 0, f"migrate failed\n{migrated.stdout}{migrated.stderr}"
+
+
 def fresh_database(kind: Kind) -> str:
     """The `DB__URL` of a database of one's own, all migrations applied, nothing else in it."""
-    template = _migrated_template(kind)
-    if kind == "postgres":
-        return _create_database(_name(template))
-    copy = _new_file()
-    shutil.copyfile(_path(template), _path(copy))
-    return copy
+    return _copied(kind, _template(kind, "migrated", _empty_database, _migrate))
+
+
+def prepared_database(kind: Kind, name: str, prepare: Prepare) -> str:
+    """One of one's own with more in it: what `prepare` puts there once in a run, for all who ask by that name."""
+    return _copied(kind, _template(kind, name, fresh_database, prepare))
 
 
 def drop_database(url: str) -> None:
@@ -196,17 +205,28 @@ def own_postgres(**settings: str) -> Iterator[Postgres]:
             server.process.wait()
 
 
-def _migrated_template(kind: Kind) -> str:
-    made = _directory() / f"{kind}.url"
+def _template(kind: Kind, name: str, begin: Callable[[Kind], str], prepare: Prepare) -> str:
+    made = _directory() / f"{kind}-{name}.url"
     with made.with_suffix(".lock").open("w") as lock:
-        # The first process that needs it migrates; the others wait here.
+        # The first process that needs it makes it; the others wait here.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            url = _create_database() if kind == "postgres" else _new_file()
-            migrated = run_command("migrate", env={"DB__URL": url}, cwd=_directory())
-            assert migrated.returncode == 0, f"migrate failed\n{migrated.stdout}{migrated.stderr}"
+            url = begin(kind)
+            prepare(url)
             made.write_text(url)
     return made.read_text()
+
+
+def _empty_database(kind: Kind) -> str:
+    return _create_database() if kind == "postgres" else _new_file()
+
+
+def _copied(kind: Kind, template: str) -> str:
+    if kind == "postgres":
+        return _create_database(_name(template))
+    copy = _new_file()
+    shutil.copyfile(_path(template), _path(copy))
+    return copy
 
 
 def _create_database(template: str = "template1") -> str:

@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
+from tests.support.nursery import Forked, can_fork
 from tests.support.ports import reserved_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 SERVICE = "src.main:app"
 START_SECONDS = 30
 STOP_SECONDS = 25
+COMMAND_SECONDS = 60
 # What a process needs from its surroundings. Settings of the developer's shell (DB__URL, APP__ENV, …) stay outside.
 INHERITED = (
     *("PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "LANG", "LC_ALL"),
@@ -96,7 +99,13 @@ def running_server(
     """
     with tempfile.TemporaryDirectory(prefix="undercroft-server-") as directory, reserved_port() as port:
         server = start_server(
-            port, Path(directory) / "output.log", env, app, workers=workers, cwd=cwd or Path(directory), args=args
+            port,
+            Path(directory) / "output.log",
+            env,
+            app,
+            workers=workers,
+            cwd=cwd or Path(directory),
+            args=args,
         )
         process = server.process
         try:
@@ -119,13 +128,18 @@ def start_server(  # noqa: PLR0913 - what a process is started with
     workers: int = 1,
     cwd: Path,
     args: Sequence[str] = (),
+    forked: bool = True,
 ) -> Server:
-    """A process that is the caller's to wait for and to end; one before it may have begun the log."""
+    """A process that is the caller's to wait for and to end; one before it may have begun the log.
+
+    Where its start is what is looked at, it is not to be forked: see nursery.py.
+    """
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        process = start_process(
             [*_command(app), "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *args],
+            env=env,
             cwd=cwd,
-            env=child_environment(env),
+            forked=forked and workers == 1,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -133,20 +147,35 @@ def start_server(  # noqa: PLR0913 - what a process is started with
     return Server(port, process, log)
 
 
+def start_process(
+    arguments: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path, forked: bool = True, **streams: Any
+) -> subprocess.Popen[bytes]:
+    """`python -m …` in a clean environment; streams are as Popen has them."""
+    whole = child_environment(env)
+    if forked and can_fork(cwd, whole):
+        return Forked(arguments, cwd=cwd, env=whole, **streams)
+    return subprocess.Popen([sys.executable, "-m", *arguments], cwd=cwd, env=whole, **streams)
+
+
 def run_command(
     *arguments: str, env: Mapping[str, str], cwd: Path, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """`python -m src …` in a clean environment; its exit code is the caller's to judge."""
-    return subprocess.run(
-        [sys.executable, "-m", "src", *arguments],
-        env=child_environment(env),
+    process = start_process(
+        ["src", *arguments],
+        env=env,
         cwd=cwd,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
+    with process:
+        try:
+            said, complained = process.communicate(stdin.encode(), COMMAND_SECONDS)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, said.decode(), complained.decode())
 
 
 def child_environment(env: Mapping[str, str] | None) -> dict[str, str]:
@@ -170,9 +199,9 @@ _SHORTCUTS_OFF = {
 
 def _command(app: str) -> list[str]:
     if app == SERVICE:
-        return [sys.executable, "-m", "src", "serve"]
+        return ["src", "serve"]
     # As src/cli.py starts it.
-    return [sys.executable, "-m", "uvicorn", app, "--no-proxy-headers", "--no-server-header"]
+    return ["uvicorn", app, "--no-proxy-headers", "--no-server-header"]
 
 
 def _leave(server: Server, stops_with: set[int]) -> None:

@@ -1,10 +1,11 @@
 """A service of a test's own, on a database of its own: with settings that others must not have, or to be stopped."""
 
+import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -13,8 +14,8 @@ import httpx2
 
 from tests.conftest import PASSWORD, PATIENT
 from tests.support.answers import bearer, data_of
-from tests.support.postgres import Kind, drop_database, fresh_database
-from tests.support.server import STOP_SECONDS, Server, child_environment, run_command, running_server
+from tests.support.postgres import RUN_VARIABLE, Kind, drop_database, prepared_database
+from tests.support.server import STOP_SECONDS, Server, run_command, running_server, start_process
 
 ADMIN = "admin@example.com"
 
@@ -47,10 +48,10 @@ class Place:
     def worker(self, **env: str) -> Iterator[None]:
         """`python -m src worker` until the block ends; it must then stop by itself."""
         with (self.folder / "worker.log").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "src", "worker"],
+            process = start_process(
+                ["src", "worker"],
+                env=self.env | env,
                 cwd=self.folder,
-                env=child_environment(self.env | env),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -88,8 +89,8 @@ class Service:
 
 @contextmanager
 def own_place(kind: Kind, **env: str) -> Iterator[Place]:
-    url = fresh_database(kind)
-    with place_on(url, **env) as place:
+    url = prepared_database(kind, "with-admin", _create_admin)
+    with _place(url, **({"AUTH__SECRET": _secret_of_run()} | env)) as place:
         yield place
     drop_database(url)
 
@@ -97,10 +98,24 @@ def own_place(kind: Kind, **env: str) -> Iterator[Place]:
 @contextmanager
 def place_on(database_url: str, **env: str) -> Iterator[Place]:
     """On a migrated database that is the caller's to drop."""
-    with TemporaryDirectory(prefix="undercroft-place-") as folder:
-        place = Place(
-            {"DB__URL": database_url, "AUTH__SECRET": uuid4().hex + uuid4().hex, **PATIENT, **env}, Path(folder)
-        )
-        code, said = place.run("create-admin", "--email", ADMIN, stdin=f"{PASSWORD}\n")
-        assert code == 0, said
+    with _place(database_url, **({"AUTH__SECRET": uuid4().hex + uuid4().hex} | env)) as place:
+        _create_admin(database_url, place.env["AUTH__SECRET"])
         yield place
+
+
+@contextmanager
+def _place(database_url: str, **env: str) -> Iterator[Place]:
+    with TemporaryDirectory(prefix="undercroft-place-") as folder:
+        yield Place({"DB__URL": database_url, **PATIENT, **env}, Path(folder))
+
+
+def _create_admin(database_url: str, secret: str = "") -> None:
+    env = {"DB__URL": database_url, "AUTH__SECRET": secret or _secret_of_run()}
+    with TemporaryDirectory(prefix="undercroft-admin-") as folder:
+        made = run_command("create-admin", "--email", ADMIN, env=env, cwd=Path(folder), stdin=f"{PASSWORD}\n")
+    assert made.returncode == 0, made.stdout + made.stderr
+
+
+def _secret_of_run() -> str:
+    """The audit log of a copied database goes on with the key that it was begun with."""
+    return sha256(os.environ[RUN_VARIABLE].encode()).hexdigest()
