@@ -84,7 +84,7 @@ def _played(suite: Suite) -> list[ET.Element]:
     with TemporaryDirectory(prefix="undercroft-suite-") as folder:
         report = Path(folder) / "report.xml"
         ended = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *suite.tests],
+            [*_PYTEST, f"--junitxml={report}", *suite.tests],
             cwd=PROJECT,
             env=os.environ | {"TEST_LONG": "1"},
             capture_output=True,
@@ -96,6 +96,11 @@ def _played(suite: Suite) -> list[ET.Element]:
         return [*ET.parse(report).iter("testcase")]
 
 
+# Of the older family of reports, which has what tests record.
+_PYTEST: Final = (
+    *(sys.executable, "-m", "pytest", "-q", "-c", str(PROJECT / "pyproject.toml"), "-p", "no:cacheprovider"),
+    *("-o", "junit_family=xunit1"),
+)
 _ENDED: Final = (0, 1)
 """Exit codes: no test failed, or some did."""
 
