@@ -299,9 +299,7 @@ def _move_into_room(postgres: Postgres, stack: ExitStack) -> Room | None:
     place = postgres.place / "room"
     place.mkdir()
     user, group = _owner(postgres.place)
-    mount = (
-        f"mount -t tmpfs -o size=64m,mode=700,uid={user},gid={group} room '{place}' && echo there && exec sleep infinity"
-    )
+    mount = f"mount -t tmpfs -o size=64m,mode=700,uid={user},gid={group} room '{place}' && echo there && exec sleep infinity"
     holder = subprocess.Popen(
         ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-c", mount],
         stdin=subprocess.DEVNULL,

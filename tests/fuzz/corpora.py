@@ -22,6 +22,7 @@ Json = Any  # Any: JSON
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 # Who may be locked out by what they are sent, and is made anew then.
 _OF_ONES_OWN: Final = ("/auth/password/change", "/auth/email/change", "/profile", "/auth/logout", "/auth/refresh")
+_CHANGED_NOTHING: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 _MADE_ANOTHER: Final = frozenset({"email", "new_email", "username", "sku", "currency"})
 """Fields that come back in a form of their own."""
 _ECHO_LENGTH: Final = 8
@@ -168,7 +169,7 @@ class Attack:
         except httpx2.HTTPError as error:
             self.failures.append(f"{shown}: {error!r}")
             return None
-        if "/auth/" in path or "/profile" in path:
+        if ("/auth/" in path or "/profile" in path) and answer.status_code not in _CHANGED_NOTHING:
             self._own = ""  # whatever it was, the next one has an account of its own
         if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.failures.append(f"{shown}: {answer.status_code} {answer.text:.200}")

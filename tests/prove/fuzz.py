@@ -1,6 +1,8 @@
 """Input of all kinds."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, get_args
@@ -8,7 +10,8 @@ from typing import Final, get_args
 from tests.fuzz.api import ACTORS, SETTINGS, fuzz
 from tests.fuzz.corpora import Attack, blns, hostile_bodies, hostile_texts, hostile_values, json_test_suite
 from tests.prove.figures import Figure, Proof
-from tests.support.postgres import Kind
+from tests.support.log import wrong_lines
+from tests.support.postgres import Kind, server_url
 from tests.support.service import own_place
 
 _EXAMPLES: Final = 40
@@ -60,16 +63,27 @@ _PLAYS: Final[dict[str, Callable[[Attack, int], None]]] = {
 
 
 def prove_corpora(amount: int, seed: int) -> Iterator[Figure]:
-    """At most so many values of a corpus in one place."""
-    for kind in get_args(Kind):
-        with own_place(kind, **SETTINGS) as place, place.service() as service:
-            attack = Attack(service, seed)
-            for claim, play in _PLAYS.items():
-                sent, trips = attack.sent, attack.round_trips
-                attack.failures = []
-                play(attack, amount)
-                notes = f"{attack.round_trips - trips:,} round trips" if attack.round_trips > trips else ""
-                yield Figure(f"{claim} ({kind})", "requests", attack.sent - sent, attack.failures, notes)
+    """At most so many values of a corpus in one place; both databases at once."""
+    server_url()  # started here: a server ends with the thread that started it
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    with ThreadPoolExecutor(len(kinds)) as threads:
+        for figures in threads.map(partial(_play_corpora, amount, seed), kinds):
+            yield from figures
+
+
+def _play_corpora(amount: int, seed: int, kind: Kind) -> list[Figure]:
+    figures = []
+    with own_place(kind, **SETTINGS) as place, place.service() as service:
+        attack = Attack(service, seed)
+        for claim, play in _PLAYS.items():
+            sent, trips = attack.sent, attack.round_trips
+            attack.failures = []
+            play(attack, amount)
+            notes = f"{attack.round_trips - trips:,} round trips" if attack.round_trips > trips else ""
+            figures.append(Figure(f"{claim} ({kind})", "requests", attack.sent - sent, attack.failures, notes))
+        lines, wrong = wrong_lines(service.server.log.read_bytes())
+    claim = f"what is logged meanwhile is one line of JSON of at most 8 KiB an event ({kind})"
+    return [*figures, Figure(claim, "lines", lines, wrong)]
 
 
 PROOFS: Final = (
