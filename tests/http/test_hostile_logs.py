@@ -11,6 +11,7 @@ from tests.http.wire import BrokenOffError, connected
 from tests.support.hostile import hostile_texts
 from tests.support.log import wrong_lines
 from tests.support.server import Server, running_server
+from tests.support.waiting import wait_for
 
 APP = "tests.http.apps.talkative:app"
 # What would end the line that a value is in, and the request with it.
@@ -93,6 +94,8 @@ def test_a_hostile_value_makes_no_line_but_its_own(server: Server, place: Send, 
     for value in values:
         place(server, value)
 
+    # A line may be half written.
+    wait_for(lambda: server.log.read_bytes().endswith(b"\n"))
     lines, wrong = wrong_lines(server.log.read_bytes()[before:])
     assert wrong == []
     assert lines >= len(values)

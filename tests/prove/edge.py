@@ -102,7 +102,7 @@ def _endless(amount: int, _: int) -> Iterator[Figure]:
                 held = holdings(server.pid).pss_bytes - before
             wrong = [f"{taken} bytes were taken"] if taken >= MOST_TAKEN else []
             wrong += [f"{held} bytes were held"] if held > 8 * MIB else []
-            yield Figure(f"an endless {what} is cut off", "connections", 1, wrong, f"after {taken >> 10} KiB at most")
+            yield Figure(f"{what} without an end: cut off", "connections", 1, wrong, f"after {taken >> 10} KiB at most")
         yield _late(server)
 
 

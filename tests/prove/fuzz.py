@@ -81,6 +81,7 @@ def _play_corpora(amount: int, seed: int, kind: Kind) -> list[Figure]:
             play(attack, amount)
             notes = f"{attack.round_trips - trips:,} round trips" if attack.round_trips > trips else ""
             figures.append(Figure(f"{claim} ({kind})", "requests", attack.sent - sent, attack.failures, notes))
+        assert service.server.end() == 0
         lines, wrong = wrong_lines(service.server.log.read_bytes())
     claim = f"what is logged meanwhile is one line of JSON of at most 8 KiB an event ({kind})"
     return [*figures, Figure(claim, "lines", lines, wrong)]
