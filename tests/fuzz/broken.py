@@ -1,9 +1,11 @@
 """The service with routes that have each fault that fuzzing looks for; served by the tests of the harness."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 
+from src.exceptions import BusinessException
 from src.main import create_app
+from src.shared.errors import ErrorCode
 from src.shared.types import RequestModel, new_id
 
 router = APIRouter(prefix="/broken")
@@ -26,6 +28,15 @@ async def change(thing: Thing) -> dict[str, str]:
 @router.get("/surprises/{number}")
 async def surprise(number: str) -> JSONResponse:
     return JSONResponse({}, 200 if number.isdecimal() else 418)
+
+
+async def nobody() -> None:
+    raise BusinessException(ErrorCode.PERMISSION_DENIED)
+
+
+@router.get("/closed/{number}", dependencies=[Depends(nobody)], responses={403: {}})
+async def never(number: int) -> int:
+    return number
 
 
 app = create_app()

@@ -22,13 +22,13 @@ Json = Any  # Any: JSON
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 # Who may be locked out by what they are sent, and is made anew then.
 _OF_ONES_OWN: Final = ("/auth/password/change", "/auth/email/change", "/profile", "/auth/logout", "/auth/refresh")
-_CHANGED_NOTHING: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+_SHUT_OUT: Final = frozenset({ErrorCode.NOT_AUTHENTICATED, ErrorCode.INVALID_TOKEN, ErrorCode.PERMISSION_DENIED})
 _MADE_ANOTHER: Final = frozenset({"email", "new_email", "username", "sku", "currency"})
 """Fields that come back in a form of their own."""
 _ECHO_LENGTH: Final = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     method: str
     path: str
@@ -53,6 +53,8 @@ class Attack:
     sent: int = 0
     round_trips: int = 0
     failures: list[str] = field(default_factory=list)
+    _let_in: set[Operation] = field(default_factory=set)
+    _tried: set[Operation] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._document: Json = self.service.client.get("/openapi.json").json()
@@ -161,6 +163,7 @@ class Attack:
         if content is not None:
             headers["Content-Type"] = "application/json"
         self.sent += 1
+        self._tried.add(operation)
         shown = f"{operation.title}, {place} = {value!r:.80}"
         try:
             answer = self.service.client.request(
@@ -169,8 +172,21 @@ class Attack:
         except httpx2.HTTPError as error:
             self.failures.append(f"{shown}: {error!r}")
             return None
-        if ("/auth/" in path or "/profile" in path) and answer.status_code not in _CHANGED_NOTHING:
-            self._own = ""  # whatever it was, the next one has an account of its own
+        self._go_on(operation, path, answer)
+        self._judge(operation, value, shown, answer)
+        return answer
+
+    def _go_on(self, operation: Operation, path: str, answer: httpx2.Response) -> None:
+        """With accounts and tokens that are good, whatever became of those that were sent."""
+        code = answer.json().get("code") if answer.is_error and answer.content else None
+        if code not in _SHUT_OUT:
+            self._let_in.add(operation)
+        if ("/auth/" in path or "/profile" in path) and (answer.is_success or code in _SHUT_OUT):
+            self._own = ""  # whatever became of it, the next one has an account of its own
+        elif code == ErrorCode.INVALID_TOKEN:
+            self._admin = self.service.log_in()["access_token"]  # it has become old
+
+    def _judge(self, operation: Operation, value: object, shown: str, answer: httpx2.Response) -> None:
         if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.failures.append(f"{shown}: {answer.status_code} {answer.text:.200}")
         elif answer.status_code not in operation.statuses:
@@ -181,7 +197,14 @@ class Attack:
             invalid = told["code"] == ErrorCode.INVALID_REQUEST
             if invalid and len(value) > _ECHO_LENGTH and value in json.dumps(told["data"], ensure_ascii=False):
                 self.failures.append(f"{shown}: a 422 tells what came in")
-        return answer
+
+    def begin(self) -> None:
+        """What was seen so far counts no more."""
+        self.failures, self._let_in, self._tried = [], set(), set()
+
+    def shut_out(self) -> list[str]:
+        """Operations whose requests were all refused for who asked: nothing that was sent came as far as being read."""
+        return [f"{each.title}: nobody was let in" for each in self._tried - self._let_in]
 
     def some(self, values: Sequence[Json], most: int) -> Sequence[Json]:
         return values if most >= len(values) else self._random.sample(values, most)

@@ -43,3 +43,4 @@ def test_attacking_finds_crashes_surprises_and_changes(broken: Service) -> None:
     assert [": 500 " in each for each in crash] == [True]
     assert ["came back as" in each for each in change] == [True]
     assert ["is not documented" in each for each in surprise] == [True]
+    assert attack.shut_out() == ["GET /broken/closed/{number}: nobody was let in"]

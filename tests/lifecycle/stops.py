@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import ClassVar
+from uuid import uuid4
 
 from tests.faults.kills import MortalService, Outcome, play
 from tests.http.wire import Wire
@@ -16,7 +17,7 @@ from tests.support.server import STOP_SECONDS
 from tests.support.waiting import wait_for
 
 HALVES = 4
-LOGIN = json.dumps({"email": "nobody@example.com", "password": "plum-lantern-quarry-81"}).encode()
+_BEGUN_BYTES = 10
 _REFUSED = (401, 10002)
 _STOPPING = "Shutting down"
 
@@ -49,33 +50,39 @@ class GentleService(MortalService):
     def kill(self) -> None:
         begins_at = len(self.server.output())
         with ExitStack() as stack:
-            halves = [self._half(stack) for _ in range(HALVES)]
+            log_ins = [_log_in() for _ in range(HALVES)]
+            halves = [self._half(stack, log_in) for log_in in log_ins]
             begun = monotonic()
             self.server.process.send_signal(signal.SIGTERM)
             wait_for(lambda: _STOPPING in self.server.output()[begins_at:])
-            answered = [self._rest(wire) for wire in halves]
+            answered = [self._rest(wire, log_in) for wire, log_in in zip(halves, log_ins, strict=True)]
         code = self.server.process.wait(STOP_SECONDS)
         seconds, said = monotonic() - begun, self.server.output()[begins_at:]
         self.stops.append(Stop(code, seconds, answered, said.count("Traceback")))
 
-    def _half(self, stack: ExitStack) -> Wire:
+    def _half(self, stack: ExitStack, log_in: bytes) -> Wire:
         """A request that somebody reads already, since it was told to go on."""
         wire = Wire(stack.enter_context(connect(self.port)))
         wire.send(
             "POST /api/v1/auth/login HTTP/1.1",
             "Content-Type: application/json",
-            f"Content-Length: {len(LOGIN)}",
+            f"Content-Length: {len(log_in)}",
             "Expect: 100-continue",
         )
         status, _ = wire.head()
         assert status == 100
-        wire.write(LOGIN[:10])
+        wire.write(log_in[:_BEGUN_BYTES])
         return wire
 
-    def _rest(self, wire: Wire) -> tuple[int, int]:
-        wire.write(LOGIN[10:])
+    def _rest(self, wire: Wire, log_in: bytes) -> tuple[int, int]:
+        wire.write(log_in[_BEGUN_BYTES:])
         answer = wire.answer()
         return answer.status, answer.json()["code"]
+
+
+def _log_in() -> bytes:
+    """Of somebody else each time: one account is refused after some failures."""
+    return json.dumps({"email": f"{uuid4().hex}@example.com", "password": "plum-lantern-quarry-81"}).encode()
 
 
 @dataclass(frozen=True)

@@ -77,10 +77,14 @@ def _play_corpora(amount: int, seed: int, kind: Kind) -> list[Figure]:
         attack = Attack(service, seed)
         for claim, play in _PLAYS.items():
             sent, trips = attack.sent, attack.round_trips
-            attack.failures = []
+            attack.begin()
             play(attack, amount)
             notes = f"{attack.round_trips - trips:,} round trips" if attack.round_trips > trips else ""
-            figures.append(Figure(f"{claim} ({kind})", "requests", attack.sent - sent, attack.failures, notes))
+            figures.append(
+                Figure(
+                    f"{claim} ({kind})", "requests", attack.sent - sent, [*attack.failures, *attack.shut_out()], notes
+                )
+            )
         assert service.server.end() == 0
         lines, wrong = wrong_lines(service.server.log.read_bytes())
     claim = f"what is logged meanwhile is one line of JSON of at most 8 KiB an event ({kind})"

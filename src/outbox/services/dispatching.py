@@ -81,7 +81,9 @@ async def dispatch(handlers: Handlers) -> None:
                 under_way.add(task)
                 task.add_done_callback(ended)
             with suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), get_settings().outbox.poll_seconds)
+                # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes with what it waits for.
+                async with asyncio.timeout(get_settings().outbox.poll_seconds):
+                    await woken.wait()
     finally:
         wake_ups.discard(woken)
         if under_way:
