@@ -58,6 +58,9 @@ class Course:
         return f"before/during/after: {memory} MiB, {descriptors} descriptors, {lag} ms"
 
 
+_SHOWN = 5
+
+
 @contextmanager
 def crowded_service(**env: str) -> Iterator[tuple[Place, Server]]:
     """On PostgreSQL and Valkey, as in production; with room for many sockets."""
@@ -86,6 +89,8 @@ def observe(server: Server, crowd: Callable[[Course], None]) -> Course:
     finally:
         over.set()
         witness.join()
+    if course.errors:
+        course.errors += [line for line in server.output().splitlines() if "WARNING" in line][-_SHOWN:]
     wait_for(lambda: _now(server).descriptors <= before.descriptors + SLACK_DESCRIPTORS)
     course.after, course.lag_after = _now(server), _lag(server)
     return course
