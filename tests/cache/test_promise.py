@@ -347,8 +347,10 @@ async def test_those_who_waited_get_copies_of_their_own(cache: CacheProtocol) ->
 
 async def test_a_load_that_fails_fails_for_those_who_wait_and_for_nobody_later(cache: CacheProtocol) -> None:
     failing = Loader(LookupError("no such order"))
+    await asyncio.gather(*(cache.exists("order") for _ in range(10)))  # each has a connection from now on
     asked = [asyncio.create_task(cache.get_or_set("order", failing)) for _ in range(10)]
     await failing.called.wait()
+    await cache.exists("order")  # answered behind those who have looked: all ten wait
     failing.go_on.set()
 
     answers = await asyncio.gather(*asked, return_exceptions=True)
