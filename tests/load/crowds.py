@@ -69,6 +69,8 @@ def crowded_service(**env: str) -> Iterator[tuple[Place, Server]]:
         env = {
             "CACHE__URL": stack.enter_context(running_valkey()),
             "CACHE__NAMESPACE": f"load-{uuid4().hex[:12]}",
+            # A crowd on a busy machine waits for connections; what is told then is `exhaust_pool`'s to see.
+            "DB__POOL_TIMEOUT_SECONDS": "20",
         } | env
         place = stack.enter_context(own_place("postgres", **env))
         service = stack.enter_context(place.service())
