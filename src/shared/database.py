@@ -252,7 +252,16 @@ def _postgres_engine(url: URL, settings: Settings) -> AsyncEngine:
     )
     dialect = engine.sync_engine.dialect
     dialect.do_terminate = dialect.do_close = _leave  # type: ignore[assignment, method-assign] # the pool asks nobody else
+    event.listen(engine.sync_engine, "checkin", _part_with_confused)
     return engine
+
+
+def _part_with_confused(connection: Any, record: ConnectionPoolEntry) -> None:  # Any: SQLAlchemy's around the driver's
+    """A BEGIN that the server cancels leaves asyncpg with a transaction that never was: each one after it would be a
+    savepoint in nothing, and refused."""
+    driver = connection and connection.driver_connection
+    if driver is not None and driver._top_xact is not None and not driver.is_in_transaction():  # noqa: SLF001 - no public way to ask
+        record.invalidate()
 
 
 _leaving: set[asyncio.Task[None]] = set()
