@@ -258,9 +258,9 @@ def _postgres_engine(url: URL, settings: Settings) -> AsyncEngine:
 
 def _part_with_confused(connection: Any, record: ConnectionPoolEntry) -> None:  # Any: SQLAlchemy's around the driver's
     """A BEGIN that the server cancels leaves asyncpg with a transaction that never was: each one after it would be a
-    savepoint in nothing, and refused."""
+    savepoint in nothing, and refused. A ROLLBACK that it cancels leaves one that failed and goes on."""
     driver = connection and connection.driver_connection
-    if driver is not None and driver._top_xact is not None and not driver.is_in_transaction():  # noqa: SLF001 - no public way to ask
+    if driver is not None and (driver.is_in_transaction() or driver._top_xact is not None):  # noqa: SLF001 - no public way to ask
         record.invalidate()
 
 
