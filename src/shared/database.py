@@ -252,11 +252,11 @@ def _postgres_engine(url: URL, settings: Settings) -> AsyncEngine:
     )
     dialect = engine.sync_engine.dialect
     dialect.do_terminate = dialect.do_close = _leave  # type: ignore[assignment, method-assign] # the pool asks nobody else
-    event.listen(engine.sync_engine, "checkin", _part_with_confused)
+    event.listen(engine.sync_engine, "checkin", _discard_unclean)
     return engine
 
 
-def _part_with_confused(connection: Any, record: ConnectionPoolEntry) -> None:  # Any: SQLAlchemy's around the driver's
+def _discard_unclean(connection: Any, record: ConnectionPoolEntry) -> None:  # Any: SQLAlchemy's around the driver's
     """A BEGIN that the server cancels leaves asyncpg with a transaction that never was: each one after it would be a
     savepoint in nothing, and refused. A ROLLBACK that it cancels leaves one that failed and goes on."""
     driver = connection and connection.driver_connection

@@ -107,7 +107,6 @@ def test_fifty_at_once_have_one_successor_round_after_round(
     tried: Callable[[int], None],
 ) -> None:
     session, count = open_session(), (ROUNDS if len(servers) > 1 else ROUNDS // 5) // PARTS
-
     tried(count)
 
     rounds = race(servers, session.refresh_token, rounds=count)

@@ -27,6 +27,7 @@ PROOFS: Final[tuple[Proof, ...]] = (
 )
 PAGE: Final = PROJECT / "docs" / "proofs.md"
 STORE: Final = PROJECT / "build" / "prove"
+_CHANGES: Final = "status", "--porcelain", "--", ".", ":!docs/proofs.md"  # which other proofs write
 _MARKS: Final = "<!-- prove:figures -->", "<!-- /prove:figures -->"
 _PACKAGES: Final = ("fastapi", "starlette", "pydantic", "sqlalchemy", "asyncpg", "redis", "uvicorn", "schemathesis")
 Json = dict[str, Any]  # Any: JSON
@@ -65,7 +66,7 @@ def _play(proof: Proof, amount: int, seed: int) -> int:
         "amount": amount,
         "what": proof.what,
         "seed": seed,
-        "commit": _git("rev-parse", "--short", "HEAD") + (" with changes" if _git("status", "--porcelain") else ""),
+        "commit": _git("rev-parse", "--short", "HEAD") + (" with changes" if _git(*_CHANGES) else ""),
         "day": datetime.now(UTC).date().isoformat(),
         "minutes": (monotonic() - started) / 60,
         "figures": [asdict(figure) for figure in figures],

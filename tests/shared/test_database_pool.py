@@ -1,4 +1,4 @@
-"""A connection whose BEGIN was cancelled by the server is not given to anybody else; PostgreSQL."""
+"""Which connections are given to somebody else, and which are not; PostgreSQL."""
 
 from collections.abc import AsyncIterator
 
@@ -34,6 +34,17 @@ async def test_a_connection_with_a_transaction_that_never_was_is_parted_with(eng
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
         after = (await connection.get_raw_connection()).driver_connection
     assert after is not driver
+
+
+async def test_a_connection_that_comes_back_within_a_transaction_is_parted_with(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        await driver.execute("BEGIN")  # nobody's to roll back
+
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+        assert (await connection.get_raw_connection()).driver_connection is not driver
 
 
 async def test_others_are_used_again(engine: AsyncEngine) -> None:
