@@ -87,6 +87,8 @@ class Scene:
     """The slowest answer of each kind while all was well."""
     before: int = 0
     """Files and sockets that the service had open beside those to its two servers."""
+    _trips: int = 0
+    _read_bytes: int = 0
 
     @contextmanager
     def load(self) -> Iterator[Load]:
@@ -118,7 +120,7 @@ class Scene:
         extra = bounds.unseen_seconds if fault.of == "cache" else bounds.deadline_seconds
         unseen = {kind: seconds + extra for kind, seconds in self.usual.items()} if fault.unseen else {}
         window = Window(fault.name, begun, repaired, monotonic(), unseen)
-        verdict = judge(window, self.account.answers, load.asks, bounds)
+        verdict = judge(window, self.account.heard_since(begun), load.asks, bounds)
         if fault.felt and not self._is_felt(fault, begun, trips):
             verdict.unfelt.append(f"{fault.name}: nobody felt it, so it was no fault")
         return verdict
@@ -137,11 +139,18 @@ class Scene:
     def _is_felt(self, fault: Fault, since: float, trips: int) -> bool:
         if fault.of == "cache":
             return self.trips() > trips
-        return any(not each.good for each in self.account.answers if each.heard >= since)
+        return any(not each.good for each in self.account.heard_since(since))
 
     def trips(self) -> int:
         """How often the service has given its cache up for a while."""
-        return self.service.server.output().count("Cache server unavailable")
+        with self.service.server.log.open("rb") as log:
+            log.seek(self._read_bytes)
+            *lines, rest = log.read().split(b"\n")
+        # Each line is read once: after an hour there are megabytes of them, and who reads them while others are timed
+        # makes them wait.
+        self._trips += sum(b"Cache server unavailable" in line for line in lines)
+        self._read_bytes += sum(len(line) + 1 for line in lines)
+        return self._trips + (b"Cache server unavailable" in rest)
 
     def _wait_for_cache(self) -> None:
         async def is_up() -> bool:
