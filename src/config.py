@@ -217,6 +217,17 @@ class AuthSettings(_Section):
     confirmations_per_account: int = Field(
         30, ge=1, description="How often an account's password is asked for again, right or wrong, per minute"
     )
+    login_challenge_ttl_seconds: int = Field(
+        300, ge=30, le=3600, description="A log-in waits so long for its second factor"
+    )
+    second_factor_failures_per_account: int = Field(
+        10, ge=1, description="Wrong codes of an authenticator app, per hour; recovery codes are too long to guess"
+    )
+    api_keys_per_account: int = Field(50, ge=0, description="API keys that an account may have at once; 0: none")
+    api_key_max_days: int = Field(365, ge=1, le=3650, description="Longest life of an API key")
+    api_key_requests_per_minute: int = Field(
+        1200, ge=1, description="Requests by one API key; of each process where the cache is in memory"
+    )
     even_seconds: float = Field(
         0.2,
         ge=0,

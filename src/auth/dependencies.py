@@ -1,7 +1,7 @@
 """What a route can ask of its caller: be logged in, hold permissions, hold roles, own the thing."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
 
@@ -10,17 +10,16 @@ from fastapi.security import OAuth2PasswordBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
 
-from src.auth import principals
+from src.auth import principals, throttle
 from src.auth import services as auth
-from src.auth.principals import Principal
-from src.auth.tokens import AccessClaims
+from src.auth.principals import Principal, Standing
+from src.auth.tokens import Claims
 from src.exceptions import BusinessException
 from src.shared.database import SessionDep
 from src.shared.errors import ErrorCode
 from src.shared.inline import Scope, for_its_value, plainly, reads_scope
 from src.shared.logging import current_request
 from src.users import User
-from src.users import services as users
 from src.users.permissions import DEMANDED_ROLES, Grants, check_name
 
 Match = Literal["all", "any"]
@@ -63,9 +62,9 @@ _bearer = reads_scope(_token)(
 class Caller:
     """Who calls: remembered, or read in the request's session."""
 
-    claims: AccessClaims
+    standing: Standing
     principal: Principal | None
-    user: User | None
+    account: auth.Account | None
 
 
 async def _caller(session: SessionDep, token: Annotated[str | None, Depends(_bearer)]) -> Caller:
@@ -75,28 +74,39 @@ async def _caller(session: SessionDep, token: Annotated[str | None, Depends(_bea
     if recalled is None:
         raise BusinessException(ErrorCode.INVALID_TOKEN)
     claims, principal = recalled
-    caller = Caller(claims, principal, None) if principal is not None else await _read_caller(session, token, claims)
+    if principal is not None:
+        caller = Caller(principal.standing, principal, None)
+    else:
+        caller = await _read_caller(session, token, claims)
     if (request := current_request()) is not None:
-        request.user_id = claims.subject
+        request.user_id = caller.standing.subject
+    if (key_id := caller.standing.key_id) is not None:
+        await _called_by_key(key_id)
     return caller
 
 
-async def _read_caller(session: AsyncSession, token: str, claims: AccessClaims) -> Caller:
-    if principals.may_remember(session):
-        principal, user = await principals.find_principal(session, token), None
-    else:
-        account = await auth.find_account(session, claims)
-        principal, user = None, account and account[0]
-    if principal is None and user is None:
-        raise BusinessException(ErrorCode.INVALID_TOKEN)
-    return Caller(claims, principal, user)
+async def _read_caller(session: AsyncSession, token: str, claims: Claims) -> Caller:
+    if principals.may_read_beside(session):
+        if (principal := await principals.find_principal(session, token)) is not None:
+            return Caller(principal.standing, principal, None)
+    elif (account := await auth.find_account(session, claims)) is not None:
+        return Caller(Standing.of(account), None, account)
+    raise BusinessException(ErrorCode.INVALID_TOKEN)
+
+
+async def _called_by_key(key_id: UUID) -> None:
+    """Refused: TOO_MANY_ATTEMPTS."""
+    await throttle.spend_api_key(key_id)
+    request = current_request()
+    client = None if request is None or request.scope is None else request.scope.get("client")
+    auth.note_use(key_id, client[0] if client else "")
 
 
 def _user(caller: Caller, session: AsyncSession) -> User:
     if caller.principal is not None:
         return principals.revive(session, caller.principal)
-    assert caller.user is not None
-    return caller.user
+    assert caller.account is not None
+    return caller.account.user
 
 
 @for_its_value
@@ -106,17 +116,24 @@ async def current_user(caller: Annotated[Caller, Depends(_caller)], session: Ses
     return _user(caller, session)
 
 
-async def current_session_id(caller: Annotated[Caller, Depends(_caller)]) -> UUID:
-    return caller.claims.session_id
+async def current_session(caller: Annotated[Caller, Depends(_caller)]) -> Standing:
+    """Refused: SESSION_REQUIRED, of an API key."""
+    if caller.standing.session_id is None:
+        raise BusinessException(ErrorCode.SESSION_REQUIRED)
+    return caller.standing
+
+
+async def current_session_id(standing: Annotated[Standing, Depends(current_session)]) -> UUID:
+    assert standing.session_id is not None
+    return standing.session_id
 
 
 async def current_grants(caller: Annotated[Caller, Depends(_caller)], session: SessionDep) -> Grants:
     """What the caller holds now."""
     if caller.principal is not None:
         return caller.principal.grants
-    claims = caller.claims
-    grants = await users.get_grants(session, claims.user_id)
-    return replace(grants, holder=claims.user_id, auth_epoch=claims.auth_epoch)
+    assert caller.account is not None
+    return await auth.get_grants(session, caller.account)
 
 
 async def grants_or_none(session: SessionDep, token: Annotated[str | None, Depends(_bearer)]) -> Grants:
@@ -127,6 +144,9 @@ async def grants_or_none(session: SessionDep, token: Annotated[str | None, Depen
 
 
 CurrentUser = Annotated[User, Depends(current_user)]
+ForPeople = Depends(current_session)
+"""For routes that no API key calls."""
+CurrentSession = Annotated[Standing, Depends(current_session)]
 CurrentSessionId = Annotated[UUID, Depends(current_session_id)]
 CurrentGrants = Annotated[Grants, Depends(current_grants)]
 GrantsOrNone = Annotated[Grants, Depends(grants_or_none)]
@@ -159,6 +179,8 @@ def require_roles(*roles: str) -> Guard:
 
     async def check(grants: CurrentGrants) -> None:
         if grants.roles.isdisjoint(roles):
+            if grants.withheld is not None and not grants.withheld.roles.isdisjoint(roles):
+                raise BusinessException(ErrorCode.STEP_UP_REQUIRED, data={})
             raise BusinessException(ErrorCode.ROLE_REQUIRED, data={"required": list(roles)})
 
     check.required_roles = roles  # type: ignore[attr-defined] # as above
@@ -198,9 +220,35 @@ def _checked(permissions: tuple[str, ...], match: Match) -> tuple[str, ...]:
 
 
 def _refuse_without(grants: Grants, required: tuple[str, ...], match: Match) -> None:
+    if _suffice(grants, required, match):
+        return
+    if grants.withheld is not None and _suffice(grants.withheld, required, match):
+        raise BusinessException(ErrorCode.STEP_UP_REQUIRED, data={})
+    raise BusinessException(ErrorCode.PERMISSION_DENIED, data={"required": list(required), "match": match})
+
+
+def _suffice(grants: Grants, required: tuple[str, ...], match: Match) -> bool:
     held = [grants.allow(permission) for permission in required]
-    if not (all(held) if match == "all" else any(held)):
-        raise BusinessException(ErrorCode.PERMISSION_DENIED, data={"required": list(required), "match": match})
+    return all(held) if match == "all" else any(held)
+
+
+def require_mfa(max_age_seconds: int | None = None) -> Guard:
+    """A dependency that refuses (STEP_UP_REQUIRED) a session in which no second factor was proven, or none within
+    `max_age_seconds` (RFC 9470); and (SESSION_REQUIRED) an API key.
+
+    Raises:
+        ValueError: at import, for an age that is not positive.
+    """
+    if max_age_seconds is not None and max_age_seconds < 1:
+        raise ValueError(f"max_age_seconds is positive, not {max_age_seconds}")
+    facts = {} if max_age_seconds is None else {"max_age_seconds": max_age_seconds}
+
+    async def check(standing: CurrentSession) -> None:
+        if standing.second_factor(max_age_seconds) is not auth.Proven.RECENTLY:
+            raise BusinessException(ErrorCode.STEP_UP_REQUIRED, data=facts)
+
+    check.required_second_factor = True  # type: ignore[attr-defined] # as above
+    return check
 
 
 async def device(request: Request) -> auth.Device:

@@ -1,10 +1,10 @@
-"""Tables of credentials, sessions and refresh tokens: secrets live here, hashed, and nowhere else."""
+"""Tables of credentials, factors, sessions and tokens: secrets live here, hashed or sealed, and nowhere else."""
 
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Enum, Index, false
+from sqlalchemy import JSON, BigInteger, Enum, Index, false
 from sqlmodel import Field, SQLModel
 
 from src.mixins import TimestampMixin, utc_now
@@ -32,6 +32,8 @@ class AuthSession(SQLModel, table=True):
     expires_at: datetime
     """Absolute end, whatever is refreshed until then."""
     revoked_at: datetime | None = Field(default=None)
+    second_factor_at: datetime | None = Field(default=None)
+    """When a second factor was last proven in it."""
     address: str = Field(default="", max_length=45)
     user_agent: str = Field(default="", max_length=255)
 
@@ -79,6 +81,75 @@ class OneTimeToken(SQLModel, table=True):
     expires_at: datetime
     used_at: datetime | None = Field(default=None)
     """Or when a newer one took its place."""
+
+
+class SecondFactorMethod(StrEnum):
+    TOTP = "totp"
+    RECOVERY_CODE = "recovery_code"
+
+
+class TotpFactor(SQLModel, TimestampMixin, table=True):
+    """What an authenticator app has (RFC 6238)."""
+
+    __tablename__ = "totp_factors"
+
+    user_id: UUID = Field(foreign_key="users.id", primary_key=True, ondelete="CASCADE")
+    sealed_secret: bytes
+    confirmed_at: datetime | None = Field(default=None)
+    """Until then it protects nothing."""
+    last_step: int = Field(default=0, sa_type=BigInteger)
+    """The time step of the newest code that was taken: no code of it, or before it, is taken again (§5.2)."""
+    last_used_at: datetime | None = Field(default=None)
+
+
+class RecoveryCode(SQLModel, table=True):
+    """Stands for a second factor that was lost, once."""
+
+    __tablename__ = "recovery_codes"
+
+    code_hash: str = Field(primary_key=True, max_length=64)
+    """HMAC-SHA-256, hexadecimal, of its owner's id and itself."""
+    user_id: UUID = Field(foreign_key="users.id", index=True, ondelete="CASCADE")
+    created_at: datetime = Field(default_factory=utc_now)
+    used_at: datetime | None = Field(default=None)
+
+
+class LoginChallenge(SQLModel, table=True):
+    """A log-in whose password was right, and whose second factor is waited for."""
+
+    __tablename__ = "login_challenges"
+
+    token_hash: str = Field(primary_key=True, max_length=64)
+    """As that of a refresh token."""
+    user_id: UUID = Field(foreign_key="users.id", index=True, ondelete="CASCADE")
+    auth_epoch: int
+    """The account's: what ends its sessions ends this, too."""
+    created_at: datetime = Field(default_factory=utc_now)
+    expires_at: datetime
+    used_at: datetime | None = Field(default=None)
+
+
+class ApiKey(SQLModel, table=True):
+    """What a machine calls with, in the name of its owner."""
+
+    __tablename__ = "api_keys"
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    user_id: UUID = Field(foreign_key="users.id", index=True, ondelete="CASCADE")
+    name: str = Field(max_length=64)
+    key_hash: str = Field(max_length=64, unique=True)
+    """As that of a refresh token."""
+    last_letters: str = Field(max_length=4)
+    """To be recognised by who has it at hand."""
+    permissions: list[str] = Field(sa_type=JSON)
+    """At most these, and of them what the owner holds when it is used."""
+    second_factor: bool
+    """Whether the session that made it had proven one: roles that require it count for its keys, too."""
+    created_at: datetime = Field(default_factory=utc_now)
+    expires_at: datetime
+    revoked_at: datetime | None = Field(default=None)
+    last_used_at: datetime | None = Field(default=None)
+    last_used_address: str = Field(default="", max_length=45)
 
 
 class SigningKey(SQLModel, table=True):

@@ -5,10 +5,11 @@ Nothing is accepted after its removal was acknowledged: see docs/decisions/0016.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from sys import getrefcount
 from time import time
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -17,13 +18,12 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.types import TypeEngine
 
 from src.auth import services as auth
-from src.auth.tokens import AccessClaims, read_access_token
+from src.auth.tokens import Claims, KeyClaims, read_token
 from src.config import Settings, get_settings
 from src.shared.database import get_engine, transaction
 from src.shared.lane import LaneSession
 from src.shared.watching import Effect, WatchedTable, real_session, steady_seconds, watch_of, watch_tables
 from src.users import User
-from src.users import services as users
 from src.users.permissions import Grants
 
 # A log-in and a registration make rows that nobody can remember yet, and a refresh only notes when it was: none of them
@@ -34,10 +34,43 @@ watch_tables(
     WatchedTable("role_permissions", new_rows=Effect.GIVES),
     WatchedTable("user_roles", new_rows=Effect.GIVES),
     WatchedTable("auth_sessions", idle_columns=("last_used_at", "address")),
+    WatchedTable("api_keys", idle_columns=("last_used_at", "last_used_address")),
     WatchedTable("signing_keys"),
 )
 
 _MOST_TOKENS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """In what capacity an account calls."""
+
+    subject: str
+    user_id: UUID
+    """The same."""
+    session_id: UUID | None
+    key_id: UUID | None
+    """One of the two."""
+    second_factor_at: float | None
+    """Seconds since 1970; when one was last proven in the session."""
+
+    def second_factor(self, max_age_seconds: int | None) -> auth.Proven:
+        """Proven within that time; None: whenever."""
+        if self.second_factor_at is None:
+            return auth.Proven.NEVER
+        is_recent = max_age_seconds is None or time() < self.second_factor_at + max_age_seconds
+        return auth.Proven.RECENTLY if is_recent else auth.Proven.LONG_AGO
+
+    @classmethod
+    def of(cls, account: auth.Account) -> "Standing":
+        user_id, proven_at, key = account.user.id, account.second_factor_at, account.key
+        return cls(
+            str(user_id),
+            user_id,
+            account.session_id,
+            None if key is None else key.id,
+            None if proven_at is None else proven_at.timestamp(),
+        )
 
 
 @dataclass(slots=True)
@@ -46,8 +79,10 @@ class Principal:
 
     key: Any  # Any: SQLAlchemy's name of the row
     values: dict[str, Any]  # Any: of its columns
+    standing: "Standing"
     grants: Grants
-    session_ends_at: float
+    ends_at: float
+    """The session, or the key."""
     generation: int
     expires_at: float
     """By `steady_seconds`."""
@@ -62,7 +97,7 @@ class _Held:
 
     __slots__ = ("claims", "flight", "principal")
 
-    def __init__(self, claims: AccessClaims) -> None:
+    def __init__(self, claims: Claims) -> None:
         self.claims = claims
         self.principal: Principal | None = None
         self.flight: _Flight | None = None
@@ -82,23 +117,30 @@ class _Memory:
         self.settings, self.engine = settings, engine
         self.watch = watch_of(engine)
         self.cell = self.watch.generation.cell
-        self.lease_seconds = settings.auth.principal_cache_seconds if _can_be_revived() else 0.0
+        self.can_revive = _can_be_revived()
+        self.lease_seconds = settings.auth.principal_cache_seconds if self.can_revive else 0.0
         self._held: dict[str, _Held] = {}
 
     def recall(self, token: str, now: float) -> _Held | None:
         """None for what is not a token of ours, or is one no more."""
         held = self._held.get(token)
         if held is None:
-            claims = read_access_token(token)
+            claims = read_token(token)
             if claims is None:
                 return None
-            if len(self._held) >= _MOST_TOKENS:
-                del self._held[next(iter(self._held))]
-            held = self._held[token] = _Held(claims)
+            held = _Held(claims)
+            # Keys that look like one can be made up by thousands: they would push out what is remembered.
+            if not isinstance(claims, KeyClaims):
+                self.keep(token, held)
         elif not held.claims.are_current(now):
             del self._held[token]
             return None
         return held
+
+    def keep(self, token: str, held: _Held) -> None:
+        if len(self._held) >= _MOST_TOKENS:
+            del self._held[next(iter(self._held))]
+        self._held[token] = held
 
 
 _memory: _Memory | None = None
@@ -112,7 +154,7 @@ def _remembered() -> _Memory:
     return _memory
 
 
-def recall(session: AsyncSession, token: str) -> tuple[AccessClaims, Principal | None] | None:
+def recall(session: AsyncSession, token: str) -> tuple[Claims, Principal | None] | None:
     """What needs no reading: the claims of a token that is ours and current, and who it stands for if that is known to
     be so still. None for any other token."""
     memory = _remembered()
@@ -125,7 +167,7 @@ def recall(session: AsyncSession, token: str) -> tuple[AccessClaims, Principal |
         principal is not None
         and principal.generation == memory.cell[0]
         and steady_seconds() < principal.expires_at
-        and now < principal.session_ends_at
+        and now < principal.ends_at
         and _sees_what_all_see(session, memory)
     ):
         return held.claims, principal
@@ -133,11 +175,14 @@ def recall(session: AsyncSession, token: str) -> tuple[AccessClaims, Principal |
 
 
 async def find_principal(session: AsyncSession, token: str) -> Principal | None:
-    """Read, once for all who ask at this moment. None when the account or the session ended, or may not be remembered."""
+    """Read, once for all who ask at this moment if it may be remembered. None when the account or the session ended, or
+    when not `may_read_beside`."""
     memory = _remembered()
     held = memory.recall(token, time())
-    if held is None or not may_remember(session):
+    if held is None or not may_read_beside(session):
         return None
+    if not may_remember():
+        return await _read(held, memory.cell[0], expires_at=float("-inf"))
     # The generation first: what changes it was committed before, so what is read below knows of it.
     generation, now = memory.cell[0], steady_seconds()
     flight = held.flight
@@ -154,7 +199,10 @@ async def find_principal(session: AsyncSession, token: str) -> Principal | None:
         task.add_done_callback(lambda _: _landed(held, flight))
     # Not `await task`: one that is cancelled would cancel it for all.
     await asyncio.wait((flight.task,))
-    return flight.task.result()
+    principal = flight.task.result()
+    if principal is not None and isinstance(held.claims, KeyClaims):
+        memory.keep(token, held)
+    return principal
 
 
 def _landed(held: _Held, flight: _Flight) -> None:
@@ -170,24 +218,35 @@ async def _read(held: _Held, generation: int, expires_at: float) -> Principal | 
         account = await auth.find_account(session, held.claims)
         if account is None:
             return None
-        user, session_ends_at = account
-        grants = replace(await users.get_grants(session, user.id), holder=user.id, auth_epoch=held.claims.auth_epoch)
-    key = instance_state(user).key
-    principal = Principal(key, _values(user), grants, session_ends_at.timestamp(), generation, expires_at)
-    held.principal = principal
-    return principal
+        grants = await auth.get_grants(session, account)
+    user = account.user
+    held.principal = Principal(
+        instance_state(user).key,
+        _values(user),
+        Standing.of(account),
+        grants,
+        account.ends_at.timestamp(),
+        generation,
+        expires_at,
+    )
+    return held.principal
 
 
-def may_remember(session: AsyncSession) -> bool:
-    """Whether something read now may be acted upon by the next request."""
+def may_read_beside(session: AsyncSession) -> bool:
+    """Whether who calls can be read on another connection than the request's own, which is then free for those who wait."""
     memory = _remembered()
     return (
-        memory.lease_seconds > 0
-        and steady_seconds() < memory.watch.trusted_until
+        memory.can_revive
         and _sees_what_all_see(session, memory)
-        # It is read on another connection: a request that holds one and waits for a second blocks others like it.
+        # A request that holds one and waits for a second blocks others like it.
         and not _holds_connection(session)
     )
+
+
+def may_remember() -> bool:
+    """Whether something read now may be acted upon by the next request."""
+    memory = _remembered()
+    return memory.lease_seconds > 0 and steady_seconds() < memory.watch.trusted_until
 
 
 def _sees_what_all_see(session: AsyncSession, memory: _Memory) -> bool:

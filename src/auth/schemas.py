@@ -5,7 +5,8 @@ from uuid import UUID
 
 from pydantic import Field, SecretStr, StringConstraints
 
-from src.shared.types import Line, LocalDatetime, RequestModel, ResponseModel
+from src.auth.models import SecondFactorMethod
+from src.shared.types import Line, LocalDatetime, Name, RequestModel, ResponseModel
 from src.users.schemas import Email, Username
 
 # NIST SP 800-63B §5.1.1.2 asks for room for long ones; 1024 bounds the work.
@@ -44,6 +45,12 @@ class RefreshRequest(RequestModel):
     refresh_token: OpaqueToken
 
 
+class ConfirmRequest(RequestModel):
+    """What cannot be taken back asks for the password once more."""
+
+    current_password: TypedPassword
+
+
 class ChangePasswordRequest(RequestModel):
     current_password: TypedPassword
     new_password: NewPassword
@@ -61,14 +68,78 @@ class ResetPasswordRequest(OneTimeTokenRequest):
     new_password: NewPassword
 
 
-class ConfirmRequest(RequestModel):
-    """What cannot be taken back asks for the password once more."""
-
-    current_password: TypedPassword
-
-
 class ChangeEmailRequest(ConfirmRequest):
     new_email: Email
+
+
+# What an app shows, with the spaces that it may show. Anything else is an attempt, too.
+TypedCode = Annotated[SecretStr, Field(min_length=1, max_length=512)]
+
+
+class SecondFactorRequest(RequestModel):
+    """A code of an authenticator app, or one that was kept for when that is lost."""
+
+    method: SecondFactorMethod
+    code: TypedCode
+
+
+class FinishLoginRequest(SecondFactorRequest):
+    mfa_token: OpaqueToken
+
+
+class ConfirmTotpRequest(RequestModel):
+    code: TypedCode
+
+
+class TotpEnrolmentResponse(ResponseModel):
+    """Told once; it counts when it is confirmed."""
+
+    secret: str
+    """Base32, to be typed into an app that sees no pictures."""
+    otpauth_uri: str
+    qr_svg: str
+    """The same as an `<svg>` element."""
+
+
+class RecoveryCodesResponse(ResponseModel):
+    """Told once. Those before are void."""
+
+    recovery_codes: list[str]
+
+
+class CreateApiKeyRequest(ConfirmRequest):
+    name: Annotated[Name, StringConstraints(max_length=64)]
+    permissions: Annotated[
+        list[Annotated[Line, StringConstraints(min_length=1, max_length=128)]],
+        Field(
+            max_length=64,
+            description="`module:action`, `module:*` or `*`: at most what you hold; none for what takes no permission",
+        ),
+    ]
+    expires_in_days: Annotated[int, Field(ge=1, le=3650)] = 90
+
+
+class ApiKeyResponse(ResponseModel):
+    id: UUID
+    name: str
+    last_letters: str
+    permissions: list[str]
+    created_at: LocalDatetime
+    expires_at: LocalDatetime
+    last_used_at: LocalDatetime | None
+    """Within a minute."""
+    last_used_address: str
+
+
+class NewApiKeyResponse(ApiKeyResponse):
+    key: str
+    """Told once."""
+
+
+class TotpStatus(ResponseModel):
+    enabled: bool
+    confirmed_at: LocalDatetime | None
+    last_used_at: LocalDatetime | None
 
 
 class TokenResponse(ResponseModel):
@@ -79,13 +150,14 @@ class TokenResponse(ResponseModel):
     """Seconds."""
 
 
-OAuthError = Literal["invalid_request", "invalid_grant", "unsupported_grant_type"]
+OAuthError = Literal["invalid_request", "invalid_grant", "unsupported_grant_type", "mfa_required"]
 
 
 class TokenErrorResponse(ResponseModel):
-    """RFC 6749 §5.2."""
+    """RFC 6749 §5.2. With `mfa_required`, the one code of ours, the log-in goes on at `/auth/login/second-factor`."""
 
     error: OAuthError
+    mfa_token: str | None = None
 
 
 class KeySetResponse(ResponseModel):
@@ -101,4 +173,17 @@ class SessionResponse(ResponseModel):
     expires_at: LocalDatetime
     address: str
     user_agent: str
+    second_factor_at: LocalDatetime | None
     current: bool
+
+
+class SecurityResponse(ResponseModel):
+    """All that can log in as somebody."""
+
+    has_password: bool
+    totp: TotpStatus
+    recovery_codes_left: int
+    second_factor_required: bool
+    """By one of the account's roles, which counts only where a factor was proven."""
+    sessions: list[SessionResponse]
+    api_keys: list[ApiKeyResponse]

@@ -4,7 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from time import time
+from time import monotonic, time
+from uuid import UUID
 
 from src.cache import CacheProtocol, CacheUnavailableError, get_cache
 from src.cache.memory import MemoryCache
@@ -15,9 +16,12 @@ from src.shared.errors import ErrorCode
 
 _FAILURE_WINDOW_SECONDS = 300
 _MINUTE_SECONDS = 60
+_HOUR_SECONDS = 3600
 # Each process counts for itself then, so that several of them together stay near the limit.
 _LOCAL_SHARE = 2
 _LOCAL_ENTRIES = 100_000
+_MOST_METERS = 10_000
+_SETTLED_EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,61 @@ async def spend_confirmation(account: str) -> None:
     await _spend(Limit("confirm", get_settings().auth.confirmations_per_account, _MINUTE_SECONDS), account)
 
 
+async def spend_second_factor(user_id: UUID) -> bool:
+    """Before a code is looked at, so that a thousand guesses at once are not a thousand guesses; a right one is given
+    back. Whether it is the last one that is looked at. Refused: TOO_MANY_ATTEMPTS."""
+    limit = _second_factors()
+    count = await _count(limit, str(user_id))
+    if count > limit.allowed:
+        _refuse(limit, str(user_id))
+    return count == limit.allowed
+
+
+async def give_back_second_factor(user_id: UUID) -> None:
+    await _count(_second_factors(), str(user_id), by=-1)
+
+
+def _second_factors() -> Limit:
+    return Limit("second-factor", get_settings().auth.second_factor_failures_per_account, _HOUR_SECONDS)
+
+
 async def spend_mail_request(address: str) -> None:
     """For what sends a mail, or takes what one gave. Refused: TOO_MANY_ATTEMPTS."""
     await _spend(Limit("mail", get_settings().auth.mail_requests_per_address, _MINUTE_SECONDS), _caller(address))
+
+
+@dataclass(slots=True)
+class _Meter:
+    """Requests by one API key in one window. Counted here, and settled with the others once a second: the cache is not
+    asked with each request."""
+
+    window: str
+    elsewhere: int = 0
+    here: int = 0
+    unsettled: int = 0
+    settled_at: float = 0.0
+
+
+_meters: dict[UUID, _Meter] = {}
+
+
+async def spend_api_key(key_id: UUID) -> None:
+    """By each request. Refused: TOO_MANY_ATTEMPTS."""
+    limit = Limit("api-key", get_settings().auth.api_key_requests_per_minute, _MINUTE_SECONDS)
+    window, wait_seconds = limit.window(str(key_id))
+    meter = _meters.get(key_id)
+    if meter is None or meter.window != window:
+        if len(_meters) >= _MOST_METERS:
+            del _meters[next(iter(_meters))]
+        meter = _meters[key_id] = _Meter(window)
+    meter.here += 1
+    meter.unsettled += 1
+    now = monotonic()
+    if now - meter.settled_at >= _SETTLED_EVERY_SECONDS:
+        meter.settled_at, by, meter.unsettled = now, meter.unsettled, 0
+        meter.elsewhere = await _count(limit, str(key_id), by=by) - meter.here + meter.unsettled
+    if meter.elsewhere + meter.here > limit.allowed:
+        raise BusinessException(ErrorCode.TOO_MANY_ATTEMPTS, data={"retry_after_seconds": wait_seconds})
 
 
 def _registrations() -> Limit:

@@ -1,4 +1,4 @@
-"""Access tokens (JWS, RFC 7519 and RFC 9068) and opaque tokens. Nothing here knows the database."""
+"""Access tokens (JWS, RFC 7519 and RFC 9068), opaque tokens, API keys. Nothing here knows the database."""
 
 import base64
 import hashlib
@@ -6,11 +6,13 @@ import hmac
 import json
 import re
 import secrets
+import string
 from dataclasses import dataclass
 from functools import lru_cache
 from time import time
 from typing import Any, Final, get_args
 from uuid import UUID
+from zlib import crc32
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jwt
@@ -31,6 +33,13 @@ _HEADER: Final = frozenset({"alg", "typ", "kid"})
 # One algorithm a key, and the key's name says which: the first letter of each.
 _KINDS: Final[dict[str, TokenAlgorithm]] = {algorithm[0].lower(): algorithm for algorithm in ALGORITHMS}
 _KEY_ID = re.compile(r"([a-z][0-9a-f]{16})([0-9a-f]{16})")
+API_KEY_PREFIX: Final = "uck_"
+_BODY_LETTERS: Final = 43
+_CHECKSUM_LETTERS: Final = 6
+_ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_API_KEY: Final = re.compile(
+    rf"{API_KEY_PREFIX}(?P<body>[0-9A-Za-z]{{{_BODY_LETTERS}}})(?P<checksum>[0-9A-Za-z]{{{_CHECKSUM_LETTERS}}})"
+)
 _REGISTRIES: Final = {
     algorithm: JWSRegistry(algorithms=[algorithm], strict_check_header=False) for algorithm in ALGORITHMS
 }
@@ -52,6 +61,19 @@ class AccessClaims:
 
     def are_current(self, now: float) -> bool:
         return self.valid_from <= now + LEEWAY_SECONDS and now < self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class KeyClaims:
+    """An API key says nothing by itself: whose it is stands in the database."""
+
+    key_hash: str
+
+    def are_current(self, _: float) -> bool:
+        return True
+
+
+Claims = AccessClaims | KeyClaims
 
 
 # Keys
@@ -136,6 +158,11 @@ def make_access_token(user_id: UUID, session_id: UUID, auth_epoch: int, *, key_i
     return jwt.encode(header, claims, key.jwk, registry=_REGISTRIES[key.algorithm])
 
 
+def read_token(token: str) -> Claims | None:
+    """None for what is neither an access token of ours, current and complete, nor an API key as we write them."""
+    return read_api_key(token) if token.startswith(API_KEY_PREFIX) else read_access_token(token)
+
+
 def read_access_token(token: str) -> AccessClaims | None:
     """The claims of a token that is ours, current and complete; None for anything else."""
     if len(token) > MAX_TOKEN_BYTES or not token.isascii():
@@ -199,3 +226,32 @@ def successors(token: str) -> list[str]:
     """The one successor of a refresh token. Derived, since only hashes are stored: whoever lost the answer to a
     refresh can be given the same one again. Behind it what it would have been under previous secrets."""
     return [_base64(hmac.digest(key, token.encode(), "sha256")) for key in keys_for("refresh-token")]
+
+
+# API keys
+
+
+def new_api_key() -> str:
+    """`uck_`, 256 bits in 43 characters, a checksum in 6: a scanner of source code knows one when it sees it, without
+    asking us, and what was cut off or made up is refused without a look into the database."""
+    body = _base62(int.from_bytes(secrets.token_bytes(32)), _BODY_LETTERS)
+    return API_KEY_PREFIX + body + _checksum(body)
+
+
+def read_api_key(key: str) -> KeyClaims | None:
+    written = _API_KEY.fullmatch(key)
+    if written is None or _checksum(written["body"]) != written["checksum"]:
+        return None
+    return KeyClaims(hash_opaque_token(key))
+
+
+def _checksum(body: str) -> str:
+    return _base62(crc32(body.encode()), _CHECKSUM_LETTERS)
+
+
+def _base62(number: int, letters: int) -> str:
+    written = ""
+    for _ in range(letters):
+        number, rest = divmod(number, len(_ALPHABET))
+        written = _ALPHABET[rest] + written
+    return written

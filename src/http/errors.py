@@ -66,7 +66,7 @@ def error_response(  # noqa: PLR0913 - an answer has these parts
 
 def code_response(scope: Scope, code: ErrorCode, msg: str = "", data: object = None) -> RawResponse:
     status = http_status(code)
-    headers = _headers_for(status, data)
+    headers = _headers_for(code, status, data)
     return error_response(scope, status=status, code=code, msg=msg or explain(code).meaning, data=data, headers=headers)
 
 
@@ -74,10 +74,13 @@ def body_too_large(scope: Scope, limit_bytes: int) -> RawResponse:
     return code_response(scope, ErrorCode.BODY_TOO_LARGE, data={"limit_bytes": limit_bytes})
 
 
-def _headers_for(status: int, data: object) -> dict[str, str]:
+def _headers_for(code: ErrorCode, status: int, data: object) -> dict[str, str]:
     facts = data if isinstance(data, Mapping) else {}
     headers = {}
-    if status == HTTPStatus.UNAUTHORIZED:
+    if code is ErrorCode.STEP_UP_REQUIRED:
+        age = f', max_age="{facts["max_age_seconds"]}"' if "max_age_seconds" in facts else ""
+        headers["WWW-Authenticate"] = f'Bearer error="insufficient_user_authentication"{age}'  # RFC 9470 §3
+    elif status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1
     if "retry_after_seconds" in facts:
         headers["Retry-After"] = str(facts["retry_after_seconds"])

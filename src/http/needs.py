@@ -16,12 +16,14 @@ class Needs:
     path: str
     permissions: tuple[str, ...]
     roles: tuple[str, ...]
+    second_factor: bool
     logged_in: bool
 
     def __str__(self) -> str:
-        if self.permissions or self.roles:
-            return ", ".join((*self.permissions, *(f"role {role}" for role in self.roles)))
-        return "log-in" if self.logged_in else "nothing"
+        named = [*self.permissions, *(f"role {role}" for role in self.roles)]
+        if self.second_factor:
+            named.append("second factor")
+        return ", ".join(named) or ("log-in" if self.logged_in else "nothing")
 
 
 def list_needs(app: FastAPI) -> Iterator[Needs]:
@@ -37,6 +39,7 @@ def list_needs(app: FastAPI) -> Iterator[Needs]:
             found.path,
             tuple(dict.fromkeys(name for call in calls for name in getattr(call, "required_permissions", ()))),
             tuple(dict.fromkeys(name for call in calls for name in getattr(call, "required_roles", ()))),
+            any(getattr(call, "required_second_factor", False) for call in calls),
             any(getattr(call, "__wrapped__", call) is current_user for call in calls),
         )
 

@@ -6,6 +6,7 @@ from src.http.controllers import audit, auth, health, orders, outbox, products, 
 
 api = APIRouter(prefix="/api/v1")
 api.include_router(auth.router, prefix="/auth", tags=["auth"])
+api.include_router(auth.security, prefix="/profile/security", tags=["auth"])
 api.include_router(users.router, tags=["users"])
 api.include_router(audit.router, prefix="/audit", tags=["audit"])
 api.include_router(outbox.router, prefix="/outbox", tags=["outbox"])

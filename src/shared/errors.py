@@ -18,6 +18,10 @@ class ErrorCode(IntEnum):
     TOO_MANY_ATTEMPTS = 10007
     SESSION_NOT_FOUND = 10008
     INVALID_ONE_TIME_TOKEN = 10009
+    SECOND_FACTOR_REQUIRED = 10010
+    INVALID_SECOND_FACTOR = 10011
+    INVALID_LOGIN_CHALLENGE = 10012
+    STEP_UP_REQUIRED = 10013
 
     USER_NOT_FOUND = 20001
     EMAIL_TAKEN = 20002
@@ -27,11 +31,17 @@ class ErrorCode(IntEnum):
     ROLE_NAME_TAKEN = 20006
     SYSTEM_ROLE = 20007
     ALREADY_JOINED = 20008
+    TOTP_ALREADY_ENABLED = 20009
+    TOTP_NOT_BEGUN = 20010
+    NO_SECOND_FACTOR = 20011
+    API_KEY_NOT_FOUND = 20012
+    TOO_MANY_API_KEYS = 20013
 
     PERMISSION_DENIED = 30001
     ROLE_REQUIRED = 30002
     GRANT_NOT_HELD = 30003
     PERMISSION_UNKNOWN = 30004
+    SESSION_REQUIRED = 30005
 
     INVALID_REQUEST = 40001
     IDEMPOTENCY_KEY_REQUIRED = 40002
@@ -73,6 +83,10 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.TOO_MANY_ATTEMPTS: 429,
     ErrorCode.SESSION_NOT_FOUND: 404,
     ErrorCode.INVALID_ONE_TIME_TOKEN: 400,
+    ErrorCode.SECOND_FACTOR_REQUIRED: 401,
+    ErrorCode.INVALID_SECOND_FACTOR: 401,
+    ErrorCode.INVALID_LOGIN_CHALLENGE: 401,
+    ErrorCode.STEP_UP_REQUIRED: 401,
     ErrorCode.USER_NOT_FOUND: 404,
     ErrorCode.EMAIL_TAKEN: 409,
     ErrorCode.USERNAME_TAKEN: 409,
@@ -81,10 +95,16 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.ROLE_NAME_TAKEN: 409,
     ErrorCode.SYSTEM_ROLE: 409,
     ErrorCode.ALREADY_JOINED: 409,
+    ErrorCode.TOTP_ALREADY_ENABLED: 409,
+    ErrorCode.TOTP_NOT_BEGUN: 409,
+    ErrorCode.NO_SECOND_FACTOR: 409,
+    ErrorCode.API_KEY_NOT_FOUND: 404,
+    ErrorCode.TOO_MANY_API_KEYS: 409,
     ErrorCode.PERMISSION_DENIED: 403,
     ErrorCode.ROLE_REQUIRED: 403,
     ErrorCode.GRANT_NOT_HELD: 403,
     ErrorCode.PERMISSION_UNKNOWN: 422,
+    ErrorCode.SESSION_REQUIRED: 403,
     ErrorCode.INVALID_REQUEST: 422,
     ErrorCode.IDEMPOTENCY_KEY_REQUIRED: 400,
     ErrorCode.IDEMPOTENCY_KEY_REUSED: 422,
@@ -140,6 +160,21 @@ ERROR_CODE_EXPLAINED = {
     ErrorCode.INVALID_ONE_TIME_TOKEN: Explanation(
         "The code is not valid", "It expired, was used, or a newer mail took its place: ask for another mail."
     ),
+    ErrorCode.SECOND_FACTOR_REQUIRED: Explanation(
+        "The password is right, a second factor is needed",
+        "Send `data.mfa_token` with a code to one of the ways in `data.methods`, within `data.expires_in` seconds.",
+    ),
+    ErrorCode.INVALID_SECOND_FACTOR: Explanation(
+        "The code is not valid", "Type in the next one that the app shows: each is good once, for about a minute."
+    ),
+    ErrorCode.INVALID_LOGIN_CHALLENGE: Explanation(
+        "The log-in cannot be completed any more", "It expired or was completed: begin again with the password."
+    ),
+    ErrorCode.STEP_UP_REQUIRED: Explanation(
+        "A second factor has to be proven first",
+        "Post one to `/auth/step-up`, with `data.max_age_seconds` not longer ago than that, and repeat the request; "
+        "without any, set one up at `/profile/security`.",
+    ),
     ErrorCode.USER_NOT_FOUND: Explanation("No such user", "Check the id."),
     ErrorCode.EMAIL_TAKEN: Explanation("The e-mail address is taken", "Log in, or use another address."),
     ErrorCode.USERNAME_TAKEN: Explanation("The user name is taken", "Choose another one."),
@@ -149,6 +184,17 @@ ERROR_CODE_EXPLAINED = {
     ErrorCode.SYSTEM_ROLE: Explanation("A system role stays as it is", "Make a role of your own beside it."),
     ErrorCode.ALREADY_JOINED: Explanation(
         "The account needs no invitation", "Its owner has a password, or may not log in at all."
+    ),
+    ErrorCode.TOTP_ALREADY_ENABLED: Explanation(
+        "An authenticator app is set up already", "Remove it first to set up another one."
+    ),
+    ErrorCode.TOTP_NOT_BEGUN: Explanation(
+        "No authenticator app waits to be confirmed", "Begin with `POST /profile/security/totp`."
+    ),
+    ErrorCode.NO_SECOND_FACTOR: Explanation("There is no second factor", "Set one up first."),
+    ErrorCode.API_KEY_NOT_FOUND: Explanation("No such API key", "List your keys; it may have been revoked."),
+    ErrorCode.TOO_MANY_API_KEYS: Explanation(
+        "There are as many API keys as an account may have", "Revoke one that is not used: `data.limit` is how many."
     ),
     ErrorCode.PERMISSION_DENIED: Explanation(
         "You may not do this", "`data.required` names the permissions; ask an administrator."
@@ -161,6 +207,9 @@ ERROR_CODE_EXPLAINED = {
     ),
     ErrorCode.PERMISSION_UNKNOWN: Explanation(
         "No such permission", "`data.unknown` names those that no route asks for; list the permissions."
+    ),
+    ErrorCode.SESSION_REQUIRED: Explanation(
+        "An API key does not do this", "Log in: what changes how somebody logs in is not for machines."
     ),
     ErrorCode.INVALID_REQUEST: Explanation(
         "The request is not valid", "`data.errors` names each field and what is wrong with it."

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, UniqueConstraint, false
 from sqlmodel import Field, SQLModel
 
 from src.mixins import TimestampMixin
@@ -35,6 +35,8 @@ class Role(SQLModel, TimestampMixin, table=True):
     description: str = Field(default="", max_length=255)
     is_system: bool = Field(default=False)
     """Made by a migration; cannot be changed or deleted."""
+    requires_second_factor: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    """Counts only in sessions that proved one."""
 
 
 class RolePermission(SQLModel, table=True):

@@ -55,6 +55,13 @@ def missing(held: Collection[str], wanted: Iterable[str]) -> list[str]:
     return sorted({permission for permission in wanted if not _covers(held, permission)})
 
 
+def common(held: Collection[str], others: Collection[str]) -> frozenset[str]:
+    """What satisfies no more than both do: of `order:*` and `order:read` the narrower one."""
+    return frozenset(
+        [narrow for narrow in others if _covers(held, narrow)] + [narrow for narrow in held if _covers(others, narrow)]
+    )
+
+
 def unknown(granted: Iterable[str]) -> list[str]:
     """What is neither in the registry nor a wildcard over something in it."""
     modules = {name.partition(":")[0] for name in PERMISSIONS}
@@ -77,6 +84,8 @@ class Grants:
     holder: UUID | None = None
     """Whose they are, as long as its `auth_epoch` is this; None of whoever has them by another way, as a command does."""
     auth_epoch: int = 0
+    withheld: "Grants | None" = None
+    """What comes with a second factor, where one was not proven and a role requires it."""
 
     def allow(self, required: str) -> bool:
         return holds(self.permissions, required)

@@ -114,11 +114,16 @@ class UpdateRoleRequest(RequestModel):
     permissions: RolePermissions | None = None
 
 
+class RequireSecondFactorRequest(RequestModel):
+    required: bool
+
+
 class RoleResponse(ResponseModel):
     id: UUID
     name: str
     description: str
     is_system: bool
+    requires_second_factor: bool
     permissions: list[str]
 
 

@@ -2,8 +2,9 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, update
@@ -262,18 +263,40 @@ async def end_all_tokens(session: AsyncSession, user_id: UUID) -> None:
 
 
 async def get_grants(session: AsyncSession, user_id: UUID) -> Grants:
-    rows = await session.execute(
-        select(Role.name, RolePermission.permission)
+    """All that the account can hold."""
+    return _gathered(await _held_through_roles(session, user_id))
+
+
+async def get_grants_now(session: AsyncSession, user_id: UUID, *, second_factor: bool) -> Grants:
+    """What counts where a second factor was proven, or was not."""
+    held = await _held_through_roles(session, user_id)
+    counting = [right for right in held if second_factor or not right.takes_second_factor]
+    grants = _gathered(counting)
+    return grants if len(counting) == len(held) else replace(grants, withheld=_gathered(held))
+
+
+class _Right(NamedTuple):
+    role: str
+    takes_second_factor: bool
+    permission: str | None
+    """None of a role without any."""
+
+
+async def _held_through_roles(session: AsyncSession, user_id: UUID) -> list[_Right]:
+    query = (
+        select(Role.name, Role.requires_second_factor, RolePermission.permission)
         .join(UserRole, col(UserRole.role_id) == Role.id)
         .outerjoin(RolePermission, col(RolePermission.role_id) == Role.id)
         .where(UserRole.user_id == user_id)
     )
-    roles, permissions = set(), set()
-    for role, permission in rows:
-        roles.add(role)
-        if permission is not None:
-            permissions.add(permission)
-    return Grants(frozenset(roles), frozenset(permissions))
+    return [_Right(*row) for row in await session.execute(query)]
+
+
+def _gathered(held: Sequence[_Right]) -> Grants:
+    return Grants(
+        frozenset(right.role for right in held),
+        frozenset(right.permission for right in held if right.permission is not None),
+    )
 
 
 async def set_roles(
@@ -446,6 +469,27 @@ def _role_facts(role: RoleResponse) -> Facts:
     return {"name": role.name, "description": role.description, "permissions": role.permissions}
 
 
+async def require_second_factor(session: AsyncSession, role_id: UUID, *, required: bool, held: Grants) -> RoleResponse:
+    """Of whoever has the role, a system role too. Refused: ROLE_NOT_FOUND, GRANT_NOT_HELD, INVALID_TOKEN."""
+    await queue_up(session, held)
+    role = await session.get(Role, role_id)
+    if role is None:
+        raise BusinessException(ErrorCode.ROLE_NOT_FOUND)
+    permissions = await _permissions_of(session, {role.name})
+    _refuse_reaching_over(Grants(frozenset({role.name}), frozenset(permissions)), held)
+    if role.requires_second_factor is not required:
+        role.requires_second_factor = required
+        if required:
+            await _end_tokens_of_members(session, role_id)
+        await audit.record(
+            session,
+            "role.second_factor_required" if required else "role.second_factor_waived",
+            target=("role", role_id),
+            after={"name": role.name},
+        )
+    return _role_letter(role, permissions)
+
+
 async def delete_role(session: AsyncSession, role_id: UUID, *, held: Grants) -> None:
     """Its members lose what they had through it. Refused: ROLE_NOT_FOUND, SYSTEM_ROLE, GRANT_NOT_HELD, INVALID_TOKEN."""
     await queue_up(session, held)
@@ -489,6 +533,7 @@ def _role_letter(role: Role, permissions: Iterable[str]) -> RoleResponse:
         name=role.name,
         description=role.description,
         is_system=role.is_system,
+        requires_second_factor=role.requires_second_factor,
         permissions=sorted(permissions),
     )
 

@@ -17,9 +17,11 @@ from sqlalchemy import delete, insert
 from sqlmodel import col
 
 from src.outbox.models import OutboxEvent
+from src.shared.errors import ErrorCode
 from tests.conftest import PASSWORD
-from tests.support.answers import bearer, data_of
+from tests.support.answers import bearer, data_of, refused
 from tests.support.mail import Mailbox
+from tests.support.phone import Phone
 from tests.support.server import Server
 from tests.support.tables import execute
 from tests.support.truth import Schema, checks
@@ -62,6 +64,7 @@ class Town:
         self.admin = self.log_in(admin_email)
         self._roles: dict[tuple[str, ...], str] = {}
         self._actors: dict[str, Person | None] = {}
+        self.recovery_code = ""
 
     def ask(self, whom: Person | None, method: str, path: str, **how: Any) -> httpx2.Response:  # Any: as httpx has it
         """`whom`: who asks; None is somebody without a token."""
@@ -101,6 +104,49 @@ class Town:
     def holder(self, *permissions: str) -> Person:
         """Somebody new who holds these, and a role of these alone."""
         return self.member(self.role_of(*permissions))
+
+    def guarded(self) -> tuple[Person, str]:
+        """Somebody new with a second factor, proven a moment ago, and a recovery code."""
+        person = self.member()
+        return person, self.confirm_totp(person, self.begin_totp(person))
+
+    def begin_totp(self, person: Person) -> Phone:
+        letter = {"current_password": person.password}
+        told = data_of(self.ask(person, "POST", f"{API}/profile/security/totp", json=letter), 201)
+        return Phone(told["secret"], self.database_url)
+
+    def confirm_totp(self, person: Person, phone: Phone) -> str:
+        """A recovery code."""
+        letter = {"code": phone.code()}
+        told = data_of(self.ask(person, "POST", f"{API}/profile/security/totp/confirm", json=letter))
+        return str(told["recovery_codes"][0])
+
+    def totp_code(self, person: Person) -> str:
+        """Of their app. Actors, who are shared, stay without one: theirs is somebody else's."""
+        owner = self.member() if person in self._actors.values() else person
+        phone = self.begin_totp(owner)
+        self.confirm_totp(owner, phone)
+        return phone.code()
+
+    def first_totp_code(self, person: Person) -> str:
+        """That sets up their app; as above."""
+        return self.begin_totp(self.member() if person in self._actors.values() else person).code()
+
+    def api_key(self, owner: Person) -> tuple[str, str]:
+        """(id, key)"""
+        letter = {"name": "export", "permissions": [], "current_password": owner.password}
+        made = data_of(self.ask(owner, "POST", f"{API}/profile/security/api-keys", json=letter), 201)
+        return made["id"], made["key"]
+
+    def machine(self) -> Person:
+        owner = self.member()
+        return replace(owner, token=self.api_key(owner)[1])
+
+    def challenge(self) -> str:
+        """The `mfa_token` of somebody whose recovery code is `recovery_code`."""
+        person, self.recovery_code = self.guarded()
+        answer = self.client.post(f"{API}/auth/login", json={"email": person.email, "password": PASSWORD})
+        return str(refused(answer, ErrorCode.SECOND_FACTOR_REQUIRED)["mfa_token"])
 
     def role_of(self, *permissions: str) -> str:
         if permissions not in self._roles:
@@ -226,11 +272,19 @@ _KINDS: dict[str, Callable[[Town], Person | None]] = {
     "logged_out": _logged_out,
     "owner": lambda town: town.member(),
     "other": lambda town: town.member(),
+    "proven": lambda town: town.guarded()[0],
+    "machine": lambda town: town.machine(),
     "admin": lambda town: town.member("admin"),
 }
 
 MAKERS: dict[str, Callable[[Town, Person], str]] = {
     "user_id": lambda town, _: town.account()[0],
+    "key_id": lambda town, owner: town.api_key(owner)[0],
+    "guarded_id": lambda town, _: town.guarded()[0].id,
+    "totp_code": lambda town, owner: town.totp_code(owner),
+    "first_totp_code": lambda town, owner: town.first_totp_code(owner),
+    "mfa_token": lambda town, _: town.challenge(),
+    "recovery_code": lambda town, _: town.recovery_code,
     "invited_id": lambda town, _: town.invited()[0],
     "password_code": lambda town, _: town.mailbox.wait_for(town.invited()[1]).code,
     "address_code": lambda town, _: town.address_code(),

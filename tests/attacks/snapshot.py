@@ -8,6 +8,8 @@ from tests.support.postgres import execute
 
 # What the service writes by itself, in its own time; and the audit log, which has the refusals too.
 PASSING = {"cache_leases", "outbox_events", "one_time_tokens", "audit_entries", "audit_head"}
+# Of an API key all but when it was last used: that is noted for who is refused, too.
+COLUMNS = {"api_keys": "id, user_id, name, permissions, expires_at, revoked_at"}
 
 
 def snapshot(url: str) -> dict[str, list[str]]:
@@ -23,13 +25,14 @@ def snapshot(url: str) -> dict[str, list[str]]:
 def _of_file(path: str) -> Iterator[tuple[str, str]]:
     with closing(sqlite3.connect(path)) as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
-            for row in connection.execute(f'SELECT * FROM "{table}"'):
+            for row in connection.execute(f'SELECT {COLUMNS.get(table, "*")} FROM "{table}"'):
                 yield table, repr(row)
 
 
 def _of_postgres(url: str) -> Iterator[tuple[str, str]]:
     tables = [row[0] for row in execute(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    parts = [f'SELECT \'{table}\' AS t, "{table}"::text AS row FROM "{table}"' for table in tables]
+    rows = {table: f"({COLUMNS[table]})" if table in COLUMNS else f'"{table}"' for table in tables}
+    parts = [f"SELECT '{table}' AS t, {row}::text AS row FROM \"{table}\"" for table, row in rows.items()]
     for row in execute(url, " UNION ALL ".join(parts)):
         yield row["t"], row["row"]
 

@@ -99,6 +99,12 @@ _USERS = ((), ("role:*", "order:*"))
 _ROLES = ((), ("user:*", "order:*"))
 CASES = [
     of(f"DELETE {API}/auth/sessions/{{session_id}}", "session_id", _session, strangers=((), ("user:*",), ("*",))),
+    of(
+        f"DELETE {API}/profile/security/api-keys/{{key_id}}",
+        "key_id",
+        lambda town, owner: town.api_key(owner)[0],
+        strangers=((), ("user:*",), ("*",)),
+    ),
     of(f"GET {API}/orders/{{order_id}}", "order_id", _order, strangers=((), ("order:update", "user:*"))),
     of(f"POST {API}/orders/{{order_id}}/cancel", "order_id", _order, strangers=((), ("order:read", "user:*"))),
     of(f"GET {API}/orders/{{order_id}}/timeline", "order_id", _order, strangers=((), ("order:update", "user:*"))),
@@ -150,6 +156,20 @@ CASES = [
         rightful=("user:update",),
     ),
     of(
+        f"DELETE {API}/users/{{user_id}}/api-keys",
+        "user_id",
+        _myself,
+        strangers=(*_USERS, ("user:read", "user:delete")),
+        rightful=("user:update",),
+    ),
+    of(
+        f"DELETE {API}/users/{{user_id}}/second-factors",
+        "user_id",
+        lambda town, _: town.guarded()[0].id,
+        strangers=(*_USERS, ("user:read", "user:delete")),
+        rightful=("user:update",),
+    ),
+    of(
         f"POST {API}/users/{{user_id}}/invitation",
         "user_id",
         _invited,
@@ -176,6 +196,14 @@ CASES = [
         json={"description": "mine"},
         strangers=(*_ROLES, ("role:read", "role:assign")),
         rightful=("role:update",),
+    ),
+    of(
+        f"PUT {API}/roles/{{role_id}}/second-factor",
+        "role_id",
+        _role,
+        json={"required": True},
+        strangers=(*_ROLES, ("role:read", "role:assign")),
+        rightful=("role:update", "order:read"),
     ),
     of(
         f"DELETE {API}/roles/{{role_id}}",

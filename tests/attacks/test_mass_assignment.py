@@ -37,6 +37,7 @@ GIVEN = {
     f"POST {API}/auth/password/forgot": {"email"},
     f"POST {API}/auth/verify/request": {"email"},
     f"PATCH {API}/profile": {"username"},
+    f"POST {API}/profile/security/api-keys": {"name", "permissions"},
     f"POST {API}/roles": {"name", "description", "permissions"},
     f"PATCH {API}/roles/{{role_id}}": {"name", "description", "permissions"},
     f"POST {API}/products": {"sku", "name", "description", "price_minor", "currency", "status"},

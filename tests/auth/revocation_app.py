@@ -21,8 +21,8 @@ async def guarded() -> int:
 
 
 @router.get("/remembers")
-async def remembers(session: SessionDep) -> bool:
-    return principals.may_remember(session)
+async def remembers() -> bool:
+    return principals.may_remember()
 
 
 @router.put("/me/{name}")

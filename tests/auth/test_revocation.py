@@ -530,3 +530,19 @@ def test_the_account_is_one_of_the_session_remembered_or_not(some_service: Servi
         assert data_of(service.call("GET", "/me", headers=caller))["name"] == name
     assert service.call("GET", "/me", headers={}).status_code == 401
     assert service.call("GET", "/me", headers=bearer(person.token[:-2])).status_code == 401
+
+
+def test_who_calls_is_read_on_no_connection_that_others_wait_for(some_service: Service) -> None:
+    """Each of these needs one more for what it does: with one kept by each of them they would wait for each other."""
+    person, service = some_service.hire(), some_service
+    letter = {"current_password": "not-the-password-99", "new_password": "violet-harbour-engine-47"}
+    caller = bearer(person.token)
+
+    with ThreadPoolExecutor(40) as threads:
+        asked = [
+            threads.submit(service.call, "POST", "/api/v1/auth/password/change", json=letter, headers=caller)
+            for _ in range(40)
+        ]
+        answers = [each.result() for each in asked]
+
+    assert {answer.status_code for answer in answers} <= {401, 429}, {answer.text for answer in answers}

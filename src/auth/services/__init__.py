@@ -8,9 +8,28 @@ from src.auth.services.addresses import (
     send_verification,
     verify_email,
 )
+from src.auth.services.api_keys import (
+    create_api_key,
+    list_api_keys,
+    note_use,
+    revoke_api_key,
+    revoke_api_keys_of,
+)
+from src.auth.services.callers import Account, find_account, get_grants
 from src.auth.services.closing import deactivate_own, delete_own, delete_user, update_user
 from src.auth.services.devices import Device
+from src.auth.services.factors import (
+    begin_totp,
+    confirm_totp,
+    get_security,
+    remove_totp,
+    renew_recovery_codes,
+    reset_second_factors,
+    step_up,
+)
 from src.auth.services.keys import get_key_set, rotate_keys
+from src.auth.services.logging_in import finish_login, log_in
+from src.auth.services.proving import RECENT_SECONDS, Proven
 from src.auth.services.recovery import change_password, forget_password, reset_password, send_reset
 from src.auth.services.refreshing import refresh
 from src.auth.services.registration import (
@@ -24,18 +43,22 @@ from src.auth.services.registration import (
 from src.auth.services.sessions import (
     end_session,
     end_sessions_of,
-    find_account,
     list_sessions,
-    log_in,
     log_out,
     log_out_everywhere,
 )
 
 __all__ = [
+    "RECENT_SECONDS",
+    "Account",
     "Device",
     "NewAccount",
+    "Proven",
+    "begin_totp",
     "change_password",
     "confirm_email_change",
+    "confirm_totp",
+    "create_api_key",
     "create_user",
     "deactivate_own",
     "delete_own",
@@ -43,24 +66,35 @@ __all__ = [
     "end_session",
     "end_sessions_of",
     "find_account",
+    "finish_login",
     "forget_password",
+    "get_grants",
     "get_key_set",
+    "get_security",
     "invite_again",
+    "list_api_keys",
     "list_sessions",
     "log_in",
     "log_out",
     "log_out_everywhere",
+    "note_use",
     "offer_new_address",
     "open_account",
     "prepare_account",
     "refresh",
     "register",
+    "remove_totp",
+    "renew_recovery_codes",
     "request_email_change",
     "request_verification",
     "reset_password",
+    "reset_second_factors",
+    "revoke_api_key",
+    "revoke_api_keys_of",
     "rotate_keys",
     "send_reset",
     "send_verification",
+    "step_up",
     "update_user",
     "verify_email",
 ]

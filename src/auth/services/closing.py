@@ -6,9 +6,9 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from src.auth.models import AuthSession, Credential, OneTimeToken
+from src.auth.models import ApiKey, AuthSession, Credential, LoginChallenge, OneTimeToken, RecoveryCode, TotpFactor
 from src.auth.schemas import ConfirmRequest
-from src.auth.services import one_time
+from src.auth.services import api_keys, one_time
 from src.auth.services.accounts import confirm_password, refuse_changed_password, revoke_sessions
 from src.auth.services.devices import Device
 from src.idempotency import services as idempotency
@@ -21,13 +21,14 @@ from src.users.schemas import UpdateUserRequest, UserWithRolesResponse
 async def update_user(
     session: AsyncSession, user_id: UUID, changes: UpdateUserRequest, *, held: Grants
 ) -> UserWithRolesResponse:
-    """A disabled account has no sessions, so that none comes back when it is enabled again.
+    """A disabled account has no sessions and no API keys, so that none comes back when it is enabled again.
 
     Refused: USER_NOT_FOUND, USERNAME_TAKEN, LAST_ADMIN, GRANT_NOT_HELD.
     """
     updated = await users.update_user(session, user_id, changes, held=held)
     if not updated.is_active:
         await revoke_sessions(session, user_id)
+        await api_keys.revoke_all(session, user_id)
         await one_time.end_all(session, user_id)
     return updated
 
@@ -45,6 +46,10 @@ async def _delete_traces(session: AsyncSession, user_id: UUID) -> None:
     await session.execute(delete(Credential).where(col(Credential.user_id) == user_id))
     await session.execute(delete(AuthSession).where(col(AuthSession.user_id) == user_id))
     await session.execute(delete(OneTimeToken).where(col(OneTimeToken.user_id) == user_id))
+    await session.execute(delete(ApiKey).where(col(ApiKey.user_id) == user_id))
+    await session.execute(delete(TotpFactor).where(col(TotpFactor.user_id) == user_id))
+    await session.execute(delete(RecoveryCode).where(col(RecoveryCode.user_id) == user_id))
+    await session.execute(delete(LoginChallenge).where(col(LoginChallenge.user_id) == user_id))
     # Kept answers say who somebody was.
     await idempotency.forget(session, user_id)
 

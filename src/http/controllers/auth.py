@@ -1,4 +1,4 @@
-"""Registration, log-in, refresh, log-out, sessions."""
+"""Registration, log-in, refresh, log-out, sessions, second factors."""
 
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
@@ -14,22 +14,33 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.responses import Response as RawResponse
 
+from src.auth import require_mfa
 from src.auth import services as auth
-from src.auth.dependencies import CurrentSessionId, CurrentUser, DeviceDep
+from src.auth.dependencies import CurrentGrants, CurrentSession, CurrentSessionId, CurrentUser, DeviceDep, ForPeople
 from src.auth.schemas import (
+    ApiKeyResponse,
     ChangeEmailRequest,
     ChangePasswordRequest,
+    ConfirmRequest,
+    ConfirmTotpRequest,
+    CreateApiKeyRequest,
+    FinishLoginRequest,
     KeySetResponse,
     LoginRequest,
     MailRequest,
+    NewApiKeyResponse,
     OAuthError,
     OneTimeTokenRequest,
+    RecoveryCodesResponse,
     RefreshRequest,
     RegisterRequest,
     ResetPasswordRequest,
+    SecondFactorRequest,
+    SecurityResponse,
     SessionResponse,
     TokenErrorResponse,
     TokenResponse,
+    TotpEnrolmentResponse,
 )
 from src.exceptions import BusinessException
 from src.http.envelope import unwrapped
@@ -41,6 +52,7 @@ from src.shared.types import Id
 from src.users.schemas import UserWithRolesResponse
 
 router = APIRouter()
+_recently_proven = require_mfa(max_age_seconds=auth.RECENT_SECONDS)
 
 
 @router.post(
@@ -56,6 +68,18 @@ async def login(request: LoginRequest, device: DeviceDep) -> TokenResponse:
     return await auth.log_in(request.email, request.password.get_secret_value(), device)
 
 
+@router.post("/login/second-factor")
+async def finish_login(request: FinishLoginRequest, device: DeviceDep) -> TokenResponse:
+    """The second step, for accounts whose log-in takes two."""
+    return await auth.finish_login(request, device)
+
+
+@router.post("/step-up")
+async def step_up(request: SecondFactorRequest, user: CurrentUser, current: CurrentSessionId) -> None:
+    """Prove a second factor in a session that is under way: for what asks for one, or for one a moment ago."""
+    await auth.step_up(user.id, current, request)
+
+
 @unwrapped
 async def token(form: Annotated[OAuth2PasswordRequestForm, Depends()], device: DeviceDep) -> Any:  # Any: §5.1 or §5.2
     """OAuth2 password grant (RFC 6749 §4.3): what the Authorize button of the API docs uses."""
@@ -65,6 +89,8 @@ async def token(form: Annotated[OAuth2PasswordRequestForm, Depends()], device: D
     except ValidationError:
         return _oauth_error("invalid_request")
     except BusinessException as refusal:
+        if refusal.code is ErrorCode.SECOND_FACTOR_REQUIRED:
+            return _oauth_error("mfa_required", refusal.data)
         if refusal.code is not ErrorCode.INVALID_CREDENTIALS:
             raise
         return _oauth_error("invalid_grant")
@@ -74,8 +100,9 @@ async def token(form: Annotated[OAuth2PasswordRequestForm, Depends()], device: D
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
-def _oauth_error(error: OAuthError) -> JSONResponse:
-    return JSONResponse(TokenErrorResponse(error=error).model_dump(), 400, _NO_STORE)
+def _oauth_error(error: OAuthError, facts: object = None) -> JSONResponse:
+    letter = TokenErrorResponse(error=error, mfa_token=facts["mfa_token"] if isinstance(facts, dict) else None)
+    return JSONResponse(letter.model_dump(exclude_none=True), 400, _NO_STORE)
 
 
 class _OAuthRoute(APIRoute):
@@ -124,12 +151,12 @@ async def logout(request: RefreshRequest, session: SessionDep) -> None:
     await auth.log_out(session, request.refresh_token.get_secret_value())
 
 
-@router.post("/logout-all")
+@router.post("/logout-all", dependencies=[ForPeople])
 async def logout_all(user: CurrentUser, session: SessionDep) -> None:
     await auth.log_out_everywhere(session, user.id)
 
 
-@router.post("/password/change")
+@router.post("/password/change", dependencies=[ForPeople])
 async def change_password(request: ChangePasswordRequest, user: CurrentUser, device: DeviceDep) -> None:
     await auth.change_password(user.id, request, device)
 
@@ -158,7 +185,7 @@ async def verify_email(request: OneTimeTokenRequest, session: SessionDep, device
     await auth.verify_email(session, request.token.get_secret_value(), device)
 
 
-@router.post("/email/change", status_code=202)
+@router.post("/email/change", status_code=202, dependencies=[ForPeople])
 async def request_email_change(request: ChangeEmailRequest, user: CurrentUser, device: DeviceDep) -> None:
     """A mail with a code to the new address; the old one stays until it is confirmed."""
     await auth.request_email_change(user.id, request, device)
@@ -175,9 +202,64 @@ async def list_sessions(user: CurrentUser, current: CurrentSessionId, session: S
     return await auth.list_sessions(session, user.id, current=current)
 
 
-@router.delete("/sessions/{session_id}", dependencies=[Idempotent])
+@router.delete("/sessions/{session_id}", dependencies=[ForPeople, Idempotent])
 async def end_session(session_id: Id, user: CurrentUser, session: SessionDep) -> None:
     await auth.end_session(session, user.id, session_id)
+
+
+security = APIRouter()
+
+
+@security.get("")
+async def get_security(user: CurrentUser, current: CurrentSessionId, session: SessionDep) -> SecurityResponse:
+    """What logs in as the caller: password, second factors, sessions."""
+    return await auth.get_security(session, user.id, current=current)
+
+
+@security.post("/totp", status_code=201, dependencies=[ForPeople])
+async def begin_totp(request: ConfirmRequest, user: CurrentUser, device: DeviceDep) -> TotpEnrolmentResponse:
+    """A secret for an authenticator app (RFC 6238). It counts when it is confirmed."""
+    return await auth.begin_totp(user.id, request, device)
+
+
+@security.post("/totp/confirm")
+async def confirm_totp(
+    request: ConfirmTotpRequest, user: CurrentUser, current: CurrentSessionId
+) -> RecoveryCodesResponse:
+    """By a code that the app shows. From now on a log-in takes one, too."""
+    return await auth.confirm_totp(user.id, current, request.code.get_secret_value())
+
+
+@security.delete("/totp", dependencies=[Depends(_recently_proven)])
+async def remove_totp(user: CurrentUser, session: SessionDep) -> None:
+    """Takes a second factor that was proven within a quarter of an hour."""
+    await auth.remove_totp(session, user.id)
+
+
+@security.post("/recovery-codes", dependencies=[Depends(_recently_proven)])
+async def renew_recovery_codes(user: CurrentUser, session: SessionDep) -> RecoveryCodesResponse:
+    """Ten new ones; those before are void. Takes a second factor that was proven within a quarter of an hour."""
+    return await auth.renew_recovery_codes(session, user.id)
+
+
+@security.post("/api-keys", status_code=201)
+async def create_api_key(
+    request: CreateApiKeyRequest, caller: CurrentSession, grants: CurrentGrants, device: DeviceDep
+) -> NewApiKeyResponse:
+    """For a machine that acts in the caller's name. The key is told once."""
+    return await auth.create_api_key(
+        caller.user_id, request, device, held=grants, second_factor=caller.second_factor(auth.RECENT_SECONDS)
+    )
+
+
+@security.get("/api-keys", dependencies=[ForPeople])
+async def list_api_keys(user: CurrentUser, session: SessionDep) -> list[ApiKeyResponse]:
+    return await auth.list_api_keys(session, user.id)
+
+
+@security.delete("/api-keys/{key_id}", dependencies=[ForPeople, Idempotent])
+async def revoke_api_key(key_id: Id, user: CurrentUser, session: SessionDep) -> None:
+    await auth.revoke_api_key(session, user.id, key_id)
 
 
 well_known = APIRouter()

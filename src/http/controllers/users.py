@@ -8,7 +8,7 @@ from fastapi_pagination.ext.sqlalchemy import apaginate
 
 from src.auth import require_permissions
 from src.auth import services as auth
-from src.auth.dependencies import CurrentGrants, CurrentUser, DeviceDep
+from src.auth.dependencies import CurrentGrants, CurrentUser, DeviceDep, ForPeople
 from src.auth.schemas import ConfirmRequest, CreateUserRequest
 from src.http.idempotency import Idempotent
 from src.shared.database import SessionDep
@@ -17,6 +17,7 @@ from src.users import services as users
 from src.users.schemas import (
     CreateRoleRequest,
     PermissionResponse,
+    RequireSecondFactorRequest,
     RoleResponse,
     SetRolesRequest,
     UpdateProfileRequest,
@@ -43,13 +44,13 @@ async def update_profile(
     return await users.update_user(session, user.id, changes, held=grants)
 
 
-@router.post("/profile/deactivate")
+@router.post("/profile/deactivate", dependencies=[ForPeople])
 async def deactivate_profile(request: ConfirmRequest, user: CurrentUser, device: DeviceDep) -> None:
     """Ends all sessions; an administrator can let the account in again."""
     await auth.deactivate_own(user.id, request, device)
 
 
-@router.post("/profile/delete")
+@router.post("/profile/delete", dependencies=[ForPeople])
 async def delete_profile(request: ConfirmRequest, user: CurrentUser, device: DeviceDep) -> None:
     """For good. Orders and the audit log stay, without a name."""
     await auth.delete_own(user.id, request, device)
@@ -98,6 +99,20 @@ async def end_sessions(user_id: Id, grants: CurrentGrants, session: SessionDep) 
     await auth.end_sessions_of(session, user_id, held=grants)
 
 
+@router.delete("/users/{user_id}/api-keys", dependencies=[Depends(require_permissions("user:update")), Idempotent])
+async def revoke_api_keys(user_id: Id, grants: CurrentGrants, session: SessionDep) -> None:
+    """All of somebody's: one was found where it does not belong, say."""
+    await auth.revoke_api_keys_of(session, user_id, held=grants)
+
+
+@router.delete(
+    "/users/{user_id}/second-factors", dependencies=[Depends(require_permissions("user:update")), Idempotent]
+)
+async def reset_second_factors(user_id: Id, grants: CurrentGrants, session: SessionDep) -> None:
+    """For somebody who lost them: the password is all again. Ends their sessions, and tells them."""
+    await auth.reset_second_factors(session, user_id, held=grants)
+
+
 @router.post(
     "/users/{user_id}/invitation",
     status_code=202,
@@ -135,6 +150,14 @@ async def update_role(
     role_id: Id, request: UpdateRoleRequest, grants: CurrentGrants, session: SessionDep
 ) -> RoleResponse:
     return await users.update_role(session, role_id, request, held=grants)
+
+
+@router.put("/roles/{role_id}/second-factor", dependencies=[Depends(require_permissions("role:update")), Idempotent])
+async def require_second_factor(
+    role_id: Id, request: RequireSecondFactorRequest, grants: CurrentGrants, session: SessionDep
+) -> RoleResponse:
+    """Whether the role counts only where a second factor was proven; a system role's, too."""
+    return await users.require_second_factor(session, role_id, required=request.required, held=grants)
 
 
 @router.delete("/roles/{role_id}", dependencies=[Depends(require_permissions("role:delete")), Idempotent])

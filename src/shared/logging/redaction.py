@@ -38,6 +38,7 @@ _SECRET_TEXT = re.compile(
             r"""bearer\s{1,8}([^\s,;"')\]}]+)""",
             r"""basic\s{1,8}([a-z0-9+/]{8,}={0,2})""",
             r"eyj((?:(?<![\w-]eyj)|(?<=%[0-9a-f]{2}eyj))[\w-]+(?:\.[\w-]*){2,4})",
+            r"uck_([0-9a-z]{49})",
             r"://([^\s/?#]{1,512})@",
             r"input_value=(.{0,300}?), input_type=",
             r"-----begin [a-z ]{0,30}key-----([a-z0-9+/=\s\\]+)",
@@ -49,8 +50,8 @@ _SECRET_TEXT = re.compile(
     re.DOTALL,
 )
 
-# Each form needs a sign or a space besides these; most paths and names have none.
-_HARMLESS_TEXT = re.compile(r"[\w/-]*")
+# Each form but that of an API key needs a sign or a space besides these; most paths and names have none.
+_HARMLESS_TEXT = re.compile(r"(?!.*uck_)[\w/-]*", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)
@@ -59,7 +60,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact_text(text: str) -> str:
-    """Take out what looks like a bearer or basic credential, a JOSE token, a private key, `password=…`, a cookie,
+    """Take out what looks like a bearer or basic credential, a JOSE token, an API key, a private key, `password=…`, a cookie,
     the user part of an address (`scheme://user:password@host`), or an input that pydantic quotes."""
     if _HARMLESS_TEXT.fullmatch(text):
         return text

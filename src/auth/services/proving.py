@@ -1,0 +1,175 @@
+"""Second factors, when they are proven: what is taken, and that it is taken once."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import Final
+from uuid import UUID
+
+from loguru import logger
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from src.audit import services as audit
+from src.auth import throttle, totp
+from src.auth.models import RecoveryCode, SecondFactorMethod, TotpFactor
+from src.exceptions import BusinessException
+from src.mail import services as mail
+from src.shared.database import transaction
+from src.shared.errors import ErrorCode
+from src.shared.keys import UnsealableError, seal, unseal
+from src.users import services as users
+
+RECENT_SECONDS: Final = 900
+"""So long ago a factor may have been proven where factors and keys are changed."""
+_SEALED_AS: Final = "totp-secret"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    method: SecondFactorMethod
+    code: str
+
+
+class Proven(Enum):
+    """A second factor, in the session that asks."""
+
+    NEVER = auto()
+    LONG_AGO = auto()
+    RECENTLY = auto()
+
+
+class Verdict(Enum):
+    TAKEN = auto()
+    WRONG = auto()
+    REPLAYED = auto()
+    """It was right, once."""
+
+
+async def list_methods(session: AsyncSession, user_id: UUID) -> list[SecondFactorMethod]:
+    """What the account can prove itself with; none: the password is all."""
+    app = exists().where(col(TotpFactor.user_id) == user_id, col(TotpFactor.confirmed_at).is_not(None))
+    kept = exists().where(col(RecoveryCode.user_id) == user_id, col(RecoveryCode.used_at).is_(None))
+    has = (await session.execute(select(app, kept))).one()
+    return [method for method, there in zip(SecondFactorMethod, has, strict=True) if there]
+
+
+@dataclass(slots=True)
+class Attempt:
+    verdict: Verdict | None = None
+    """None until the code was looked at."""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.verdict is Verdict.TAKEN
+
+
+@asynccontextmanager
+async def attempt(user_id: UUID, method: SecondFactorMethod) -> AsyncIterator[Attempt]:
+    """Around the transaction that looks at a code: it is counted before, so that a thousand guesses at once are not a
+    thousand guesses, and what was no wrong guess is given back. What is written of a refusal no refusal rolls back.
+
+    Recovery codes are not counted: nobody guesses 80 bits, and whoever found out the password would keep the owner out.
+
+    Refused: TOO_MANY_ATTEMPTS, INVALID_SECOND_FACTOR.
+    """
+    counts, made = method is SecondFactorMethod.TOTP, Attempt()
+    is_last = counts and await throttle.spend_second_factor(user_id)
+    try:
+        yield made
+    finally:
+        if counts and made.verdict in (None, Verdict.TAKEN):
+            await throttle.give_back_second_factor(user_id)
+    if not made.succeeded:
+        await _note_refusal(user_id, method, made, limit_reached=is_last)
+        raise BusinessException(ErrorCode.INVALID_SECOND_FACTOR)
+
+
+async def _note_refusal(user_id: UUID, method: SecondFactorMethod, made: Attempt, *, limit_reached: bool) -> None:
+    async with transaction() as session:
+        await audit.record(
+            session,
+            "second_factor.refused",
+            target=("user", user_id),
+            after={
+                "method": method.value,
+                "replayed": made.verdict is Verdict.REPLAYED,
+                "limit_reached": limit_reached,
+            },
+            outcome="refused",
+        )
+        if limit_reached:
+            await tell(session, user_id, "second_factor_guessed")
+
+
+async def take(session: AsyncSession, user_id: UUID, proof: Proof) -> Verdict:
+    """In the session's transaction: of many at once one is taken."""
+    if proof.method is SecondFactorMethod.TOTP:
+        return await _take_totp(session, user_id, proof.code)
+    return await _take_recovery_code(session, user_id, proof.code)
+
+
+async def _take_totp(session: AsyncSession, user_id: UUID, code: str) -> Verdict:
+    factor = await session.get(TotpFactor, user_id, with_for_update=True)
+    if factor is None or factor.confirmed_at is None:
+        return Verdict.WRONG
+    return accept(factor, code)
+
+
+def accept(factor: TotpFactor, code: str) -> Verdict:
+    """Of a locked row."""
+    try:
+        secret = open_secret(factor)
+    except UnsealableError:
+        # The secret that sealed it is in the settings no more: an administrator can reset the factor.
+        logger.bind(user_id=str(factor.user_id)).error("An authenticator app's secret cannot be unsealed")
+        return Verdict.WRONG
+    now = datetime.now(UTC)
+    step = totp.matching_step(secret, code, now.timestamp())
+    if step is None:
+        return Verdict.WRONG
+    if step <= factor.last_step:
+        return Verdict.REPLAYED
+    factor.last_step, factor.last_used_at = step, now
+    # Under the current secret, so that a previous one is needed only until then.
+    factor.sealed_secret = seal_secret(secret)
+    return Verdict.TAKEN
+
+
+def seal_secret(secret: str) -> bytes:
+    return seal(_SEALED_AS, secret.encode())
+
+
+def open_secret(factor: TotpFactor) -> str:
+    return unseal(_SEALED_AS, factor.sealed_secret).decode()
+
+
+async def _take_recovery_code(session: AsyncSession, user_id: UUID, code: str) -> Verdict:
+    its_own = (
+        col(RecoveryCode.user_id) == user_id,
+        col(RecoveryCode.code_hash).in_(totp.recovery_hashes(user_id, code)),
+    )
+    taken = await session.execute(
+        update(RecoveryCode)
+        .where(*its_own, col(RecoveryCode.used_at).is_(None))
+        .values(used_at=datetime.now(UTC))
+        .returning(col(RecoveryCode.code_hash))
+    )
+    if taken.first() is not None:
+        return Verdict.TAKEN
+    used = (await session.execute(select(func.count()).select_from(RecoveryCode).where(*its_own))).scalar_one()
+    return Verdict.REPLAYED if used else Verdict.WRONG
+
+
+async def note_taken(session: AsyncSession, user_id: UUID, method: SecondFactorMethod) -> None:
+    """A recovery code is told of: it is the one factor that whoever found a sheet of paper has."""
+    if method is SecondFactorMethod.RECOVERY_CODE:
+        await tell(session, user_id, "recovery_code_used")
+
+
+async def tell(session: AsyncSession, user_id: UUID, template: str) -> None:
+    owner = await users.get_user(session, user_id)
+    await mail.write(session, template, to=owner.email, is_proven=owner.is_verified)
