@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import ConfigDict, Field, SecretStr, StringConstraints
 
 from src.auth.models import SecondFactorMethod
 from src.shared.types import Line, LocalDatetime, Name, RequestModel, ResponseModel
@@ -155,6 +155,9 @@ OAuthError = Literal["invalid_request", "invalid_grant", "unsupported_grant_type
 
 class TokenErrorResponse(ResponseModel):
     """RFC 6749 §5.2. With `mfa_required`, the one code of ours, the log-in goes on at `/auth/login/second-factor`."""
+
+    # Where there is no token, nothing is said of one.
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     error: OAuthError
     mfa_token: str | None = None

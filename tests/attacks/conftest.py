@@ -1,5 +1,5 @@
-"""Who is attacked: people with sessions."""
+"""Who is attacked: people with sessions, and with second factors."""
 
-from tests.auth.conftest import open_session
+from tests.auth.conftest import guard, open_session
 
-__all__ = ["open_session"]
+__all__ = ["guard", "open_session"]

@@ -179,7 +179,7 @@ def test_ones_sessions_are_listed(open_session: OpenSession) -> None:
     listed = data_of(here.client.get(SESSIONS, headers=bearer(here.access_token) | {"User-Agent": "not recorded"}))
 
     assert [one.keys() for one in listed] == [
-        {"id", "created_at", "last_used_at", "expires_at", "address", "user_agent", "current"}
+        {"id", "created_at", "last_used_at", "expires_at", "address", "user_agent", "second_factor_at", "current"}
     ] * 2
     assert [one["current"] for one in listed] == [False, True]
     assert {one["address"] for one in listed} == {"127.0.0.1"}
