@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import ConfigDict, Field, SecretStr, StrictBool, StringConstraints
 
 from src.auth.models import SecondFactorMethod
 from src.shared.types import Line, LocalDatetime, Name, RequestModel, ResponseModel
@@ -28,9 +28,9 @@ class CreateUserRequest(RequestModel):
         NewPassword | None, Field(description="Without one, the account's owner is invited by mail")
     ] = None
     username: Username | None = None
-    is_verified: Annotated[bool | None, Field(description="Default: with a password true, else by the invitation")] = (
-        None
-    )
+    is_verified: Annotated[
+        StrictBool | None, Field(description="Default: with a password true, else by the invitation")
+    ] = None
     roles: Annotated[list[Annotated[Line, StringConstraints(min_length=1, max_length=64)]], Field(max_length=32)] = (
         Field(default_factory=list)
     )

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import idna
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StrictBool, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from src.shared.types import Line, LocalDatetime, QueryModel, RequestModel, ResponseModel
@@ -85,8 +85,8 @@ class UpdateProfileRequest(RequestModel):
 
 
 class UpdateUserRequest(UpdateProfileRequest):
-    is_active: bool | None = None
-    is_verified: bool | None = None
+    is_active: StrictBool | None = None
+    is_verified: StrictBool | None = None
 
 
 class SetRolesRequest(RequestModel):
@@ -115,7 +115,7 @@ class UpdateRoleRequest(RequestModel):
 
 
 class RequireSecondFactorRequest(RequestModel):
-    required: bool
+    required: StrictBool
 
 
 class RoleResponse(ResponseModel):

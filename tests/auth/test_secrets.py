@@ -222,7 +222,9 @@ def test_a_secret_is_answered_once_to_whom_it_is_made_for(flight: Flight) -> Non
     assert given
     tells = ("refresh_token", "otpauth_uri", "recovery_codes", "mfa_token", '"key"')
     assert not any(flight.found_in(answer) for answer in flight.answers if not any(name in answer for name in tells))
-    assert given.isdisjoint({FIRST, SECOND, THIRD} | {mail.code for _, mail in _mails(flight) if "Type in this code" in mail.text})
+    assert given.isdisjoint(
+        {FIRST, SECOND, THIRD} | {mail.code for _, mail in _mails(flight) if "Type in this code" in mail.text}
+    )
 
 
 def test_a_mail_has_the_one_secret_that_it_brings(flight: Flight) -> None:

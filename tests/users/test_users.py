@@ -55,6 +55,15 @@ def test_a_malformed_letter_is_complained_about_once(admin: httpx2.Client) -> No
     assert [error["field"] for error in errors] == ["email", "password"]
 
 
+@pytest.mark.parametrize("word", ["yes", "true", "0", 1])
+def test_a_flag_is_true_or_false_and_no_word_for_it(admin: httpx2.Client, word: object) -> None:
+    user = make(admin)
+
+    answer = admin.patch(f"{USERS}/{user['id']}", json={"is_active": word})
+
+    assert refused_fields(answer) == {"is_active"}
+
+
 def test_an_account_is_created_once_for_one_key(admin: httpx2.Client) -> None:
     letter = {"email": f"{uuid4().hex}@example.com", "password": PASSWORD}
     key = {"Idempotency-Key": uuid4().hex}
