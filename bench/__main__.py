@@ -20,6 +20,7 @@ FURTHER: Final[dict[str, Measurement]] = {
     "startup": further.start_up,
     "routes": further.many_routes,
     "switches": further.switched_off,
+    "keys": further.by_api_key,
     "identity": identity.measure_identity,
     "rows": further.many_rows,  # last: it leaves a million users behind
 }

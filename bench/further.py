@@ -1,4 +1,4 @@
-"""The measurements beside the six jobs: start-up, many routes, many rows, switches, SQLite."""
+"""The measurements beside the six jobs: start-up, many routes, many rows, switches, API keys, SQLite."""
 
 import json
 from collections.abc import Mapping
@@ -31,6 +31,9 @@ SWITCHES: Final[dict[str, dict[str, str]]] = {
     READ_EACH_TIME: {"AUTH__PRINCIPAL_CACHE_SECONDS": "0"},
     "without local cache": {"CACHE__LOCAL_SECONDS": "0"},
 }
+BY_TOKEN: Final = "access token"
+BY_KEY: Final = "API key"
+KEYED_JOBS: Final = ("login", "by_id")
 EVERYTHING_ON: Final = "everything on"
 EVERYTHING_OFF: Final = "everything off"
 
@@ -139,6 +142,23 @@ def switched_off(result: Result, surroundings: Surroundings) -> dict[str, Any]: 
         for name in JOBS:
             _measure(result, servers, CONTENDERS["ours"].job(name))
     return {"env": variants}
+
+
+def by_api_key(result: Result, surroundings: Surroundings) -> dict[str, Any]:  # Any: JSON
+    """Two jobs by callers with an access token, and with an API key."""
+    with (
+        running(CONTENDERS["ours"], surroundings, label=BY_TOKEN) as by_token,
+        running(
+            CONTENDERS["ours"],
+            surroundings,
+            label=BY_KEY,
+            env={"AUTH__API_KEY_REQUESTS_PER_MINUTE": str(10**9)},
+            by_key=True,
+        ) as by_key,
+    ):
+        for name in KEYED_JOBS:
+            _measure(result, [by_token, by_key], CONTENDERS["ours"].job(name))
+    return {}
 
 
 def on_sqlite(result: Result, surroundings: Surroundings) -> dict[str, Any]:  # Any: JSON

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from bench import store
-from bench.further import EVERYTHING_ON, READ_EACH_TIME, ROUTES, ROWS, STARTED, STARTS
+from bench.further import BY_KEY, BY_TOKEN, EVERYTHING_ON, READ_EACH_TIME, ROUTES, ROWS, STARTED, STARTS
 from bench.jobs import JOBS
 from bench.measure import Result, Run
 from bench.servers import CONTENDERS
@@ -172,6 +172,27 @@ def _switches(result: Result, facts: Facts) -> dict[str, list[str]]:
     }
 
 
+def _keys(result: Result, _: Facts) -> dict[str, list[str]]:
+    rows = [
+        [
+            JOBS[job].title,
+            *(_number(result.value(job, caller)) for caller in (BY_TOKEN, BY_KEY)),
+            *(_number(result.value(job, caller, lambda run: run.cpu_us), 1) for caller in (BY_TOKEN, BY_KEY)),
+            _spread(result.ratios(job, BY_TOKEN, BY_KEY)),
+        ]
+        for job in result.runs
+    ]
+    head = [
+        "",
+        "by access token, requests/s",
+        "by API key, requests/s",
+        "CPU µs by token",
+        "by key",
+        "a key costs × a token",
+    ]
+    return {"keys": [*_table(head, rows), *_problems(result)]}
+
+
 def _identity(result: Result, facts: Facts) -> dict[str, list[str]]:
     used = facts["hash"]
     memory_mib = int(used["m"]) // 1024
@@ -301,6 +322,7 @@ _PARTS: Final[dict[str, Callable[[Result, Facts], dict[str, list[str]]]]] = {
     "routes": _routes,
     "rows": _rows,
     "switches": _switches,
+    "keys": _keys,
     "identity": _identity,
     "sqlite": _sqlite,
 }

@@ -83,6 +83,8 @@ class Running:
     started_seconds: float
     """From its start to its first answer."""
     surroundings: Surroundings
+    by_key: bool = False
+    """Callers show an API key, and no access token."""
     _token: tuple[float, str] | None = None
 
     def token(self) -> str:
@@ -107,7 +109,16 @@ class Running:
         if answer.status != http.HTTPStatus.OK:
             raise ContenderError(f"{self.label}: log-in answered {answer.status} {answer.body!r}")
         token: str = json.loads(answer.body)["data"]["access_token"]
-        return token
+        return self._new_key(token) if self.by_key else token
+
+    def _new_key(self, token: str) -> str:
+        letter = {"name": "bench", "permissions": ["*"], "current_password": ADMIN_PASSWORD}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        answer = self.ask("POST", "/api/v1/profile/security/api-keys", json.dumps(letter).encode(), headers)
+        if answer.status != http.HTTPStatus.CREATED:
+            raise ContenderError(f"{self.label}: a new key was answered {answer.status} {answer.body!r}")
+        key: str = json.loads(answer.body)["data"]["key"]
+        return key
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> "Answer":
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -143,13 +154,14 @@ class Answer:
 
 
 @contextmanager
-def running(
+def running(  # noqa: PLR0913 - what a server is started with
     contender: Contender,
     surroundings: Surroundings,
     *,
     label: str | None = None,
     env: Mapping[str, str] | None = None,
     ready_path: str = "/bench/static",
+    by_key: bool = False,
 ) -> Iterator[Running]:
     label = label or contender.name
     # In append mode, so that the log can be emptied between two runs.
@@ -164,7 +176,7 @@ def running(
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        server = Running(contender, label, port, process, log, 0.0, surroundings)
+        server = Running(contender, label, port, process, log, 0.0, surroundings, by_key)
         try:
             server.started_seconds = _wait_until_ready(server, started, ready_path)
             yield server
