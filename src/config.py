@@ -223,6 +223,16 @@ class AuthSettings(_Section):
     second_factor_failures_per_account: int = Field(
         10, ge=1, description="Wrong codes of an authenticator app, per hour; recovery codes are too long to guess"
     )
+    passkey_domain: str = Field(
+        "",
+        max_length=253,
+        pattern=r"^[a-z0-9.-]*$",
+        description="What passkeys are for: the domain that people see; default: localhost, in production none and no passkeys",
+    )
+    passkey_origins: StringList = Field(
+        (),
+        description="Pages that may use them; default: https:// and the domain, outside production http://localhost:PORT",
+    )
     api_keys_per_account: int = Field(50, ge=0, description="API keys that an account may have at once; 0: none")
     api_key_max_days: int = Field(365, ge=1, le=3650, description="Longest life of an API key")
     api_key_requests_per_minute: int = Field(
@@ -424,6 +434,17 @@ class Settings(BaseSettings):
         # What Starlette's TestClient calls itself; teams test with it.
         in_process = ("testserver",) if self.app.env is Env.TEST else ()
         return (*self.http.allowed_hosts, "localhost", "127.0.0.1", "[::1]", *in_process)
+
+    @property
+    def passkey_domain(self) -> str:
+        return self.auth.passkey_domain or ("" if self.production else "localhost")
+
+    @property
+    def passkey_origins(self) -> tuple[str, ...]:
+        if self.auth.passkey_origins or not self.passkey_domain:
+            return self.auth.passkey_origins
+        here = f"http://localhost:{self.http.port}"
+        return (f"https://{self.passkey_domain}",) if self.production else (f"https://{self.passkey_domain}", here)
 
     @property
     def docs_enabled(self) -> bool:

@@ -1,4 +1,4 @@
-"""Second factors (authenticator apps, recovery codes, log-ins that wait, roles that ask for one) and API keys."""
+"""Second factors (authenticator apps, passkeys, recovery codes, log-ins that wait, roles that ask for one) and API keys."""
 
 import sqlalchemy as sa
 import sqlmodel
@@ -49,6 +49,31 @@ def upgrade() -> None:
     )
     op.create_index("ix_login_challenges_user_id", "login_challenges", ["user_id"])
     op.create_table(
+        "passkeys",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("name", text(length=64), nullable=False),
+        sa.Column("credential_id", sa.LargeBinary(length=1023), nullable=False),
+        sa.Column("public_key", sa.LargeBinary(), nullable=False),
+        sa.Column("sign_count", sa.BigInteger(), nullable=False),
+        sa.Column("transports", sa.JSON(), nullable=False),
+        sa.Column("is_synced", sa.Boolean(), nullable=False),
+        sa.Column("created_at", moment(), nullable=False),
+        sa.Column("last_used_at", moment(), nullable=True),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_passkeys_user_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_passkeys")),
+        sa.UniqueConstraint("credential_id", name=op.f("uq_passkeys_credential_id")),
+    )
+    op.create_index("ix_passkeys_user_id", "passkeys", ["user_id"])
+    op.create_table(
+        "passkey_challenges",
+        sa.Column("challenge_hash", text(length=64), nullable=False),
+        sa.Column("bound_to", text(length=128), nullable=False),
+        sa.Column("expires_at", moment(), nullable=False),
+        sa.Column("used_at", moment(), nullable=True),
+        sa.PrimaryKeyConstraint("challenge_hash", name=op.f("pk_passkey_challenges")),
+    )
+    op.create_table(
         "api_keys",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -78,5 +103,5 @@ def downgrade() -> None:
         roles.drop_column("requires_second_factor")
     with op.batch_alter_table("auth_sessions") as sessions:
         sessions.drop_column("second_factor_at")
-    for table in ("api_keys", "login_challenges", "recovery_codes", "totp_factors"):
+    for table in ("api_keys", "passkey_challenges", "passkeys", "login_challenges", "recovery_codes", "totp_factors"):
         op.drop_table(table)

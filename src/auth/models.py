@@ -85,6 +85,7 @@ class OneTimeToken(SQLModel, table=True):
 
 class SecondFactorMethod(StrEnum):
     TOTP = "totp"
+    PASSKEY = "passkey"
     RECOVERY_CODE = "recovery_code"
 
 
@@ -111,6 +112,36 @@ class RecoveryCode(SQLModel, table=True):
     """HMAC-SHA-256, hexadecimal, of its owner's id and itself."""
     user_id: UUID = Field(foreign_key="users.id", index=True, ondelete="CASCADE")
     created_at: datetime = Field(default_factory=utc_now)
+    used_at: datetime | None = Field(default=None)
+
+
+class Passkey(SQLModel, table=True):
+    """A public key of an authenticator (Web Authentication): what stands here opens nothing."""
+
+    __tablename__ = "passkeys"
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    user_id: UUID = Field(foreign_key="users.id", index=True, ondelete="CASCADE")
+    name: str = Field(max_length=64)
+    credential_id: bytes = Field(max_length=1023, unique=True)
+    public_key: bytes
+    sign_count: int = Field(default=0, sa_type=BigInteger)
+    """As the authenticator counts its uses; 0 of one that does not."""
+    transports: list[str] = Field(sa_type=JSON)
+    is_synced: bool
+    created_at: datetime = Field(default_factory=utc_now)
+    last_used_at: datetime | None = Field(default=None)
+
+
+class PasskeyChallenge(SQLModel, table=True):
+    """What an authenticator signs: good once, for what it was made for."""
+
+    __tablename__ = "passkey_challenges"
+
+    challenge_hash: str = Field(primary_key=True, max_length=64)
+    bound_to: str = Field(max_length=128)
+    """What for, and for whose session or log-in."""
+    expires_at: datetime
     used_at: datetime | None = Field(default=None)
 
 

@@ -1,9 +1,9 @@
 """Letters about log-in and sessions."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, SecretStr, StrictBool, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, StringConstraints
 
 from src.auth.models import SecondFactorMethod
 from src.shared.types import Line, LocalDatetime, Name, RequestModel, ResponseModel
@@ -79,7 +79,7 @@ TypedCode = Annotated[SecretStr, Field(min_length=1, max_length=512)]
 class SecondFactorRequest(RequestModel):
     """A code of an authenticator app, or one that was kept for when that is lost."""
 
-    method: SecondFactorMethod
+    method: Literal[SecondFactorMethod.TOTP, SecondFactorMethod.RECOVERY_CODE]
     code: TypedCode
 
 
@@ -105,6 +105,72 @@ class RecoveryCodesResponse(ResponseModel):
     """Told once. Those before are void."""
 
     recovery_codes: list[str]
+
+
+# Web Authentication §5.1: what `PublicKeyCredential.toJSON()` gives. What a browser says beyond it is not looked at.
+_Base64Url = Annotated[str, StringConstraints(max_length=65_536, pattern=r"^[A-Za-z0-9_-]*$")]
+
+
+class PasskeyAnswerParts(BaseModel):
+    """Of `navigator.credentials.create` the first two, of `get` all but the second."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    clientDataJSON: _Base64Url  # noqa: N815 - the standard's name
+    attestationObject: _Base64Url | None = None  # noqa: N815 - as above
+    authenticatorData: _Base64Url | None = None  # noqa: N815 - as above
+    signature: _Base64Url | None = None
+    userHandle: _Base64Url | None = None  # noqa: N815 - as above
+    transports: Annotated[list[Annotated[str, StringConstraints(max_length=32)]], Field(max_length=16)] | None = None
+
+
+class PasskeyAnswer(BaseModel):
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    id: _Base64Url
+    rawId: _Base64Url  # noqa: N815 - as above
+    type: Literal["public-key"]
+    response: PasskeyAnswerParts
+
+    def as_json(self) -> dict[str, Any]:  # Any: JSON
+        return self.model_dump(exclude_none=True)
+
+
+PasskeyName = Annotated[Name, StringConstraints(max_length=64)]
+
+
+class AddPasskeyRequest(RequestModel):
+    name: PasskeyName
+    credential: PasskeyAnswer
+
+
+class RenamePasskeyRequest(RequestModel):
+    name: PasskeyName
+
+
+class BeginPasskeyLoginRequest(RequestModel):
+    mfa_token: Annotated[OpaqueToken | None, Field(description="Of a log-in whose second factor this is")] = None
+
+
+class PasskeyLoginRequest(BeginPasskeyLoginRequest):
+    credential: PasskeyAnswer
+
+
+class PasskeyStepUpRequest(RequestModel):
+    credential: PasskeyAnswer
+
+
+class PasskeyResponse(ResponseModel):
+    id: UUID
+    name: str
+    is_synced: bool
+    created_at: LocalDatetime
+    last_used_at: LocalDatetime | None
+
+
+class NewPasskeyResponse(PasskeyResponse):
+    recovery_codes: list[str]
+    """Told once, with the first factor; empty with others."""
 
 
 class CreateApiKeyRequest(ConfirmRequest):
@@ -185,6 +251,7 @@ class SecurityResponse(ResponseModel):
 
     has_password: bool
     totp: TotpStatus
+    passkeys: list[PasskeyResponse]
     recovery_codes_left: int
     second_factor_required: bool
     """By one of the account's roles, which counts only where a factor was proven."""

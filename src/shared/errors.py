@@ -22,6 +22,7 @@ class ErrorCode(IntEnum):
     INVALID_SECOND_FACTOR = 10011
     INVALID_LOGIN_CHALLENGE = 10012
     STEP_UP_REQUIRED = 10013
+    INVALID_PASSKEY = 10014
 
     USER_NOT_FOUND = 20001
     EMAIL_TAKEN = 20002
@@ -36,6 +37,10 @@ class ErrorCode(IntEnum):
     NO_SECOND_FACTOR = 20011
     API_KEY_NOT_FOUND = 20012
     TOO_MANY_API_KEYS = 20013
+    PASSKEY_NOT_FOUND = 20014
+    PASSKEY_KNOWN = 20015
+    TOO_MANY_PASSKEYS = 20016
+    PASSKEYS_OFF = 20017
 
     PERMISSION_DENIED = 30001
     ROLE_REQUIRED = 30002
@@ -87,6 +92,7 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.INVALID_SECOND_FACTOR: 401,
     ErrorCode.INVALID_LOGIN_CHALLENGE: 401,
     ErrorCode.STEP_UP_REQUIRED: 401,
+    ErrorCode.INVALID_PASSKEY: 401,
     ErrorCode.USER_NOT_FOUND: 404,
     ErrorCode.EMAIL_TAKEN: 409,
     ErrorCode.USERNAME_TAKEN: 409,
@@ -100,6 +106,10 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.NO_SECOND_FACTOR: 409,
     ErrorCode.API_KEY_NOT_FOUND: 404,
     ErrorCode.TOO_MANY_API_KEYS: 409,
+    ErrorCode.PASSKEY_NOT_FOUND: 404,
+    ErrorCode.PASSKEY_KNOWN: 409,
+    ErrorCode.TOO_MANY_PASSKEYS: 409,
+    ErrorCode.PASSKEYS_OFF: 404,
     ErrorCode.PERMISSION_DENIED: 403,
     ErrorCode.ROLE_REQUIRED: 403,
     ErrorCode.GRANT_NOT_HELD: 403,
@@ -175,6 +185,9 @@ ERROR_CODE_EXPLAINED = {
         "Post one to `/auth/step-up`, with `data.max_age_seconds` not longer ago than that, and repeat the request; "
         "without any, set one up at `/profile/security`.",
     ),
+    ErrorCode.INVALID_PASSKEY: Explanation(
+        "The passkey's answer is not valid", "Ask for new options and try again: each challenge is good once."
+    ),
     ErrorCode.USER_NOT_FOUND: Explanation("No such user", "Check the id."),
     ErrorCode.EMAIL_TAKEN: Explanation("The e-mail address is taken", "Log in, or use another address."),
     ErrorCode.USERNAME_TAKEN: Explanation("The user name is taken", "Choose another one."),
@@ -195,6 +208,14 @@ ERROR_CODE_EXPLAINED = {
     ErrorCode.API_KEY_NOT_FOUND: Explanation("No such API key", "List your keys; it may have been revoked."),
     ErrorCode.TOO_MANY_API_KEYS: Explanation(
         "There are as many API keys as an account may have", "Revoke one that is not used: `data.limit` is how many."
+    ),
+    ErrorCode.PASSKEY_NOT_FOUND: Explanation("No such passkey", "List your passkeys; it may have been removed."),
+    ErrorCode.PASSKEY_KNOWN: Explanation("The passkey is known already", "Use it, or register another one."),
+    ErrorCode.TOO_MANY_PASSKEYS: Explanation(
+        "There are as many passkeys as an account may have", "Remove one that is not used: `data.limit` is how many."
+    ),
+    ErrorCode.PASSKEYS_OFF: Explanation(
+        "This service knows no passkeys", "Whoever runs it sets `AUTH__PASSKEY_DOMAIN`; use another way to log in."
     ),
     ErrorCode.PERMISSION_DENIED: Explanation(
         "You may not do this", "`data.required` names the permissions; ask an administrator."

@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from src.outbox.models import OutboxEvent
 from src.shared.errors import ErrorCode
 from tests.conftest import PASSWORD
 from tests.support.answers import bearer, data_of, refused
+from tests.support.authenticator import Authenticator
 from tests.support.mail import Mailbox
 from tests.support.phone import Phone
 from tests.support.server import Server
@@ -131,6 +133,31 @@ class Town:
     def first_totp_code(self, person: Person) -> str:
         """That sets up their app; as above."""
         return self.begin_totp(self._spent(person)).code()
+
+    def passkey(self, person: Person) -> tuple[Authenticator, str]:
+        """Of theirs, and its id; of somebody else's where they are shared."""
+        owner, authenticator = self._spent(person), Authenticator()
+        letter = {"name": "laptop", "credential": authenticator.create(self.passkey_options(owner))}
+        made = data_of(self.ask(owner, "POST", f"{API}/profile/security/passkeys", json=letter), 201)
+        return authenticator, made["id"]
+
+    def passkey_options(self, owner: Person) -> dict[str, Any]:  # Any: JSON
+        letter = {"current_password": owner.password}
+        told = data_of(self.ask(owner, "POST", f"{API}/profile/security/passkeys/options", json=letter))
+        return dict(told)
+
+    def new_passkey(self, person: Person) -> str:
+        return json.dumps(Authenticator().create(self.passkey_options(self._spent(person))))
+
+    def passkey_login(self) -> str:
+        authenticator, _ = self.passkey(self.member())
+        return json.dumps(authenticator.get(data_of(self.client.post(f"{API}/auth/login/passkey/options", json={}))))
+
+    def passkey_step_up(self, person: Person) -> str:
+        owner = self._spent(person)
+        authenticator, _ = self.passkey(owner)
+        options = data_of(self.ask(owner, "POST", f"{API}/auth/step-up/passkey/options"))
+        return json.dumps(authenticator.get(options))
 
     def _spent(self, person: Person) -> Person:
         return self.member() if person in (self.admin, *self._actors.values()) else person
@@ -286,6 +313,10 @@ MAKERS: dict[str, Callable[[Town, Person], str]] = {
     "guarded_id": lambda town, _: town.guarded()[0].id,
     "totp_code": lambda town, owner: town.totp_code(owner),
     "first_totp_code": lambda town, owner: town.first_totp_code(owner),
+    "new_passkey": lambda town, owner: town.new_passkey(owner),
+    "passkey_id": lambda town, owner: town.passkey(owner)[1],
+    "passkey_login": lambda town, _: town.passkey_login(),
+    "passkey_step_up": lambda town, owner: town.passkey_step_up(owner),
     "mfa_token": lambda town, _: town.challenge(),
     "recovery_code": lambda town, _: town.recovery_code,
     "invited_id": lambda town, _: town.invited()[0],
@@ -309,6 +340,9 @@ MAKERS: dict[str, Callable[[Town, Person], str]] = {
 }
 
 
+_JSON: Final = "json:"
+
+
 class _Things(dict[str, str]):
     """Each is made when it is first named."""
 
@@ -323,6 +357,8 @@ class _Things(dict[str, str]):
 
 def _filled(value: Any, things: _Things) -> Any:  # Any: JSON
     match value:
+        case str() if value.startswith(_JSON):
+            return json.loads(value.removeprefix(_JSON).format_map(things))
         case str():
             return value.format_map(things)
         case list():

@@ -35,6 +35,7 @@ _PLAIN = {
     ErrorCode.STEP_UP_REQUIRED: "2nd",
     ErrorCode.SESSION_REQUIRED: "ses",
     ErrorCode.INVALID_SECOND_FACTOR: "bad",
+    ErrorCode.INVALID_PASSKEY: "bad",
     ErrorCode.TOTP_ALREADY_ENABLED: "409",
     ErrorCode.TOTP_NOT_BEGUN: "409",
 }

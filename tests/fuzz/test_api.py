@@ -13,15 +13,20 @@ from tests.support.service import Place, Service, own_place
 SEED = 8
 SECRETS_OF_ONES_OWN = {
     "POST /api/v1/auth/login",
+    "POST /api/v1/auth/login/passkey",
     "POST /api/v1/auth/login/second-factor",
     "POST /api/v1/auth/password/change",
     "POST /api/v1/auth/refresh",
     "POST /api/v1/auth/step-up",
+    "POST /api/v1/auth/step-up/passkey",
     "POST /api/v1/auth/token",
     "POST /api/v1/profile/deactivate",
     "POST /api/v1/profile/delete",
     "DELETE /api/v1/profile/security/totp",
     "POST /api/v1/profile/security/api-keys",
+    "DELETE /api/v1/profile/security/passkeys/{passkey_id}",
+    "POST /api/v1/profile/security/passkeys",
+    "POST /api/v1/profile/security/passkeys/options",
     "POST /api/v1/profile/security/recovery-codes",
     "POST /api/v1/profile/security/totp",
 }

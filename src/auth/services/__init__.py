@@ -21,7 +21,6 @@ from src.auth.services.devices import Device
 from src.auth.services.factors import (
     begin_totp,
     confirm_totp,
-    get_security,
     remove_totp,
     renew_recovery_codes,
     reset_second_factors,
@@ -29,6 +28,18 @@ from src.auth.services.factors import (
 )
 from src.auth.services.keys import get_key_set, rotate_keys
 from src.auth.services.logging_in import finish_login, log_in
+from src.auth.services.overview import get_security
+from src.auth.services.passkeys import (
+    add_passkey,
+    begin_passkey,
+    begin_passkey_login,
+    begin_passkey_step_up,
+    list_passkeys,
+    log_in_by_passkey,
+    remove_passkey,
+    rename_passkey,
+    step_up_by_passkey,
+)
 from src.auth.services.proving import RECENT_SECONDS, Proven
 from src.auth.services.recovery import change_password, forget_password, reset_password, send_reset
 from src.auth.services.refreshing import refresh
@@ -54,6 +65,10 @@ __all__ = [
     "Device",
     "NewAccount",
     "Proven",
+    "add_passkey",
+    "begin_passkey",
+    "begin_passkey_login",
+    "begin_passkey_step_up",
     "begin_totp",
     "change_password",
     "confirm_email_change",
@@ -73,8 +88,10 @@ __all__ = [
     "get_security",
     "invite_again",
     "list_api_keys",
+    "list_passkeys",
     "list_sessions",
     "log_in",
+    "log_in_by_passkey",
     "log_out",
     "log_out_everywhere",
     "note_use",
@@ -83,7 +100,9 @@ __all__ = [
     "prepare_account",
     "refresh",
     "register",
+    "remove_passkey",
     "remove_totp",
+    "rename_passkey",
     "renew_recovery_codes",
     "request_email_change",
     "request_verification",
@@ -95,6 +114,7 @@ __all__ = [
     "send_reset",
     "send_verification",
     "step_up",
+    "step_up_by_passkey",
     "update_user",
     "verify_email",
 ]

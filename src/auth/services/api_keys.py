@@ -17,7 +17,7 @@ from src.auth.schemas import ApiKeyResponse, CreateApiKeyRequest, NewApiKeyRespo
 from src.auth.services import proving
 from src.auth.services.accounts import confirm_password, lock_account, refuse_changed_password
 from src.auth.services.devices import Device
-from src.auth.services.proving import RECENT_SECONDS, Proven
+from src.auth.services.proving import Proven
 from src.config import get_settings
 from src.exceptions import BusinessException
 from src.mail import services as mail
@@ -49,8 +49,7 @@ async def create_api_key(
         # Locked: of many at once none is one too many.
         await lock_account(session, user_id)
         await refuse_changed_password(session, user_id, stored)
-        if second_factor is not Proven.RECENTLY and await proving.list_methods(session, user_id):
-            raise BusinessException(ErrorCode.STEP_UP_REQUIRED, data={"max_age_seconds": RECENT_SECONDS})
+        await proving.refuse_stale(session, user_id, second_factor)
         alive = select(func.count()).select_from(ApiKey).where(col(ApiKey.user_id) == user_id, *_good())
         if (await session.execute(alive)).scalar_one() >= settings.api_keys_per_account:
             raise BusinessException(ErrorCode.TOO_MANY_API_KEYS, data={"limit": settings.api_keys_per_account})

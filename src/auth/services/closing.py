@@ -6,7 +6,16 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from src.auth.models import ApiKey, AuthSession, Credential, LoginChallenge, OneTimeToken, RecoveryCode, TotpFactor
+from src.auth.models import (
+    ApiKey,
+    AuthSession,
+    Credential,
+    LoginChallenge,
+    OneTimeToken,
+    Passkey,
+    RecoveryCode,
+    TotpFactor,
+)
 from src.auth.schemas import ConfirmRequest
 from src.auth.services import api_keys, one_time
 from src.auth.services.accounts import confirm_password, refuse_changed_password, revoke_sessions
@@ -47,6 +56,7 @@ async def _delete_traces(session: AsyncSession, user_id: UUID) -> None:
     await session.execute(delete(AuthSession).where(col(AuthSession.user_id) == user_id))
     await session.execute(delete(OneTimeToken).where(col(OneTimeToken.user_id) == user_id))
     await session.execute(delete(ApiKey).where(col(ApiKey.user_id) == user_id))
+    await session.execute(delete(Passkey).where(col(Passkey.user_id) == user_id))
     await session.execute(delete(TotpFactor).where(col(TotpFactor.user_id) == user_id))
     await session.execute(delete(RecoveryCode).where(col(RecoveryCode.user_id) == user_id))
     await session.execute(delete(LoginChallenge).where(col(LoginChallenge.user_id) == user_id))

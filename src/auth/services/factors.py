@@ -3,27 +3,23 @@
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
+from sqlmodel import col
 
 from src.audit import services as audit
 from src.auth import totp
-from src.auth.models import AuthSession, Credential, RecoveryCode, SecondFactorMethod, TotpFactor
+from src.auth.models import AuthSession, Passkey, RecoveryCode, SecondFactorMethod, TotpFactor
 from src.auth.schemas import (
     ConfirmRequest,
     RecoveryCodesResponse,
     SecondFactorRequest,
-    SecurityResponse,
     TotpEnrolmentResponse,
-    TotpStatus,
 )
 from src.auth.services import proving
 from src.auth.services.accounts import confirm_password, end_sessions, lock_account, refuse_changed_password
-from src.auth.services.api_keys import list_api_keys
 from src.auth.services.devices import Device
 from src.auth.services.proving import Proof
-from src.auth.services.sessions import list_sessions
 from src.exceptions import BusinessException
 from src.mixins import utc_now
 from src.shared.database import transaction
@@ -71,11 +67,18 @@ async def confirm_totp(user_id: UUID, session_id: UUID, code: str) -> RecoveryCo
         attempt.verdict = proving.accept(factor, code)
         if attempt.succeeded:
             factor.confirmed_at = utc_now()
-            codes = await _make_recovery_codes(session, user_id)
-            await _mark_proven(session, user_id, session_id)
+            codes = await make_first_recovery_codes(session, user_id)
+            await mark_proven(session, user_id, session_id)
             await audit.record(session, "totp.enabled", target=("user", user_id))
             await proving.tell(session, user_id, "second_factor_added")
     return RecoveryCodesResponse(recovery_codes=codes)
+
+
+async def make_first_recovery_codes(session: AsyncSession, user_id: UUID) -> list[str]:
+    """Those that come with the first factor; none when there are some that were not used."""
+    if SecondFactorMethod.RECOVERY_CODE in await proving.list_methods(session, user_id):
+        return []
+    return await _make_recovery_codes(session, user_id)
 
 
 async def _make_recovery_codes(session: AsyncSession, user_id: UUID) -> list[str]:
@@ -89,26 +92,37 @@ async def _make_recovery_codes(session: AsyncSession, user_id: UUID) -> list[str
 async def renew_recovery_codes(session: AsyncSession, user_id: UUID) -> RecoveryCodesResponse:
     """Refused: NO_SECOND_FACTOR."""
     await lock_account(session, user_id)
-    if SecondFactorMethod.TOTP not in await proving.list_methods(session, user_id):
+    if not await _has_factor(session, user_id):
         raise BusinessException(ErrorCode.NO_SECOND_FACTOR)
     return RecoveryCodesResponse(recovery_codes=await _make_recovery_codes(session, user_id))
 
 
-async def remove_totp(session: AsyncSession, user_id: UUID) -> None:
-    """The password is all again, and what a role gives only with a second factor is gone.
+async def _has_factor(session: AsyncSession, user_id: UUID) -> bool:
+    return any(
+        method is not SecondFactorMethod.RECOVERY_CODE for method in await proving.list_methods(session, user_id)
+    )
 
-    Refused: NO_SECOND_FACTOR.
-    """
+
+async def remove_totp(session: AsyncSession, user_id: UUID) -> None:
+    """Refused: NO_SECOND_FACTOR."""
     await lock_account(session, user_id)
-    if not await _delete_factors(session, user_id):
+    if not await _delete_totp(session, user_id):
         raise BusinessException(ErrorCode.NO_SECOND_FACTOR)
+    await audit.record(session, "totp.disabled", target=("user", user_id))
+    await settle_removal(session, user_id)
+
+
+async def settle_removal(session: AsyncSession, user_id: UUID) -> None:
+    """Once the last factor is gone the password is all again, and what a role gives only with a second factor is gone."""
+    await proving.tell(session, user_id, "second_factor_removed")
+    if await _has_factor(session, user_id):
+        return
+    await session.execute(delete(RecoveryCode).where(col(RecoveryCode.user_id) == user_id))
     await session.execute(
         update(AuthSession)
         .where(col(AuthSession.user_id) == user_id, col(AuthSession.second_factor_at).is_not(None))
         .values(second_factor_at=None)
     )
-    await audit.record(session, "totp.disabled", target=("user", user_id))
-    await proving.tell(session, user_id, "second_factor_removed")
 
 
 async def reset_second_factors(session: AsyncSession, user_id: UUID, *, held: Grants) -> None:
@@ -130,6 +144,12 @@ async def reset_second_factors(session: AsyncSession, user_id: UUID, *, held: Gr
 async def _delete_factors(session: AsyncSession, user_id: UUID) -> bool:
     """Whether there was one that counted."""
     await session.execute(delete(RecoveryCode).where(col(RecoveryCode.user_id) == user_id))
+    keys = await session.execute(delete(Passkey).where(col(Passkey.user_id) == user_id).returning(col(Passkey.id)))
+    had_keys = keys.first() is not None
+    return await _delete_totp(session, user_id) or had_keys
+
+
+async def _delete_totp(session: AsyncSession, user_id: UUID) -> bool:
     gone = await session.execute(
         delete(TotpFactor).where(col(TotpFactor.user_id) == user_id).returning(col(TotpFactor.confirmed_at))
     )
@@ -143,14 +163,14 @@ async def step_up(user_id: UUID, session_id: UUID, request: SecondFactorRequest)
         await lock_account(session, user_id)
         attempt.verdict = await proving.take(session, user_id, proof)
         if attempt.succeeded:
-            await _mark_proven(session, user_id, session_id)
+            await mark_proven(session, user_id, session_id)
             await proving.note_taken(session, user_id, proof.method)
             await audit.record(
                 session, "second_factor.proven", target=("user", user_id), after={"method": proof.method.value}
             )
 
 
-async def _mark_proven(session: AsyncSession, user_id: UUID, session_id: UUID) -> None:
+async def mark_proven(session: AsyncSession, user_id: UUID, session_id: UUID) -> None:
     await session.execute(
         update(AuthSession)
         .where(
@@ -159,24 +179,4 @@ async def _mark_proven(session: AsyncSession, user_id: UUID, session_id: UUID) -
             col(AuthSession.revoked_at).is_(None),
         )
         .values(second_factor_at=utc_now())
-    )
-
-
-async def get_security(session: AsyncSession, user_id: UUID, *, current: UUID) -> SecurityResponse:
-    has_password = await session.get(Credential, user_id) is not None
-    factor = await session.get(TotpFactor, user_id)
-    confirmed_at = None if factor is None else factor.confirmed_at
-    left = select(func.count()).where(RecoveryCode.user_id == user_id, col(RecoveryCode.used_at).is_(None))
-    grants = await users.get_grants_now(session, user_id, second_factor=False)
-    return SecurityResponse(
-        has_password=has_password,
-        totp=TotpStatus(
-            enabled=confirmed_at is not None,
-            confirmed_at=confirmed_at,
-            last_used_at=None if factor is None else factor.last_used_at,
-        ),
-        recovery_codes_left=(await session.execute(left)).scalar_one(),
-        second_factor_required=grants.withheld is not None,
-        sessions=await list_sessions(session, user_id, current=current),
-        api_keys=await list_api_keys(session, user_id),
     )

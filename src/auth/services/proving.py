@@ -15,7 +15,7 @@ from sqlmodel import col
 
 from src.audit import services as audit
 from src.auth import throttle, totp
-from src.auth.models import RecoveryCode, SecondFactorMethod, TotpFactor
+from src.auth.models import Passkey, RecoveryCode, SecondFactorMethod, TotpFactor
 from src.exceptions import BusinessException
 from src.mail import services as mail
 from src.shared.database import transaction
@@ -52,9 +52,16 @@ class Verdict(Enum):
 async def list_methods(session: AsyncSession, user_id: UUID) -> list[SecondFactorMethod]:
     """What the account can prove itself with; none: the password is all."""
     app = exists().where(col(TotpFactor.user_id) == user_id, col(TotpFactor.confirmed_at).is_not(None))
+    passkey = exists().where(col(Passkey.user_id) == user_id)
     kept = exists().where(col(RecoveryCode.user_id) == user_id, col(RecoveryCode.used_at).is_(None))
-    has = (await session.execute(select(app, kept))).one()
+    has = (await session.execute(select(app, passkey, kept))).one()
     return [method for method, there in zip(SecondFactorMethod, has, strict=True) if there]
+
+
+async def refuse_stale(session: AsyncSession, user_id: UUID, second_factor: Proven) -> None:
+    """Who has a second factor proves it for whatever logs in as them from now on. Refused: STEP_UP_REQUIRED."""
+    if second_factor is not Proven.RECENTLY and await list_methods(session, user_id):
+        raise BusinessException(ErrorCode.STEP_UP_REQUIRED, data={"max_age_seconds": RECENT_SECONDS})
 
 
 @dataclass(slots=True)

@@ -18,7 +18,9 @@ from src.auth import require_mfa
 from src.auth import services as auth
 from src.auth.dependencies import CurrentGrants, CurrentSession, CurrentSessionId, CurrentUser, DeviceDep, ForPeople
 from src.auth.schemas import (
+    AddPasskeyRequest,
     ApiKeyResponse,
+    BeginPasskeyLoginRequest,
     ChangeEmailRequest,
     ChangePasswordRequest,
     ConfirmRequest,
@@ -29,11 +31,16 @@ from src.auth.schemas import (
     LoginRequest,
     MailRequest,
     NewApiKeyResponse,
+    NewPasskeyResponse,
     OAuthError,
     OneTimeTokenRequest,
+    PasskeyLoginRequest,
+    PasskeyResponse,
+    PasskeyStepUpRequest,
     RecoveryCodesResponse,
     RefreshRequest,
     RegisterRequest,
+    RenamePasskeyRequest,
     ResetPasswordRequest,
     SecondFactorRequest,
     SecurityResponse,
@@ -78,6 +85,30 @@ async def finish_login(request: FinishLoginRequest, device: DeviceDep) -> TokenR
 async def step_up(request: SecondFactorRequest, user: CurrentUser, current: CurrentSessionId) -> None:
     """Prove a second factor in a session that is under way: for what asks for one, or for one a moment ago."""
     await auth.step_up(user.id, current, request)
+
+
+@router.post("/login/passkey/options")
+async def begin_passkey_login(request: BeginPasskeyLoginRequest, device: DeviceDep) -> dict[str, Any]:  # Any: JSON
+    """For `navigator.credentials.get`: with an `mfa_token` as the second factor, else instead of a password."""
+    return await auth.begin_passkey_login(request, device)
+
+
+@router.post("/login/passkey")
+async def log_in_by_passkey(request: PasskeyLoginRequest, device: DeviceDep) -> TokenResponse:
+    """What `navigator.credentials.get` gave."""
+    return await auth.log_in_by_passkey(request, device)
+
+
+@router.post("/step-up/passkey/options")
+async def begin_passkey_step_up(
+    user: CurrentUser, current: CurrentSessionId, session: SessionDep
+) -> dict[str, Any]:  # Any: JSON
+    return await auth.begin_passkey_step_up(session, user.id, current)
+
+
+@router.post("/step-up/passkey")
+async def step_up_by_passkey(request: PasskeyStepUpRequest, user: CurrentUser, current: CurrentSessionId) -> None:
+    await auth.step_up_by_passkey(user.id, current, request.credential)
 
 
 @unwrapped
@@ -240,6 +271,40 @@ async def remove_totp(user: CurrentUser, session: SessionDep) -> None:
 async def renew_recovery_codes(user: CurrentUser, session: SessionDep) -> RecoveryCodesResponse:
     """Ten new ones; those before are void. Takes a second factor that was proven within a quarter of an hour."""
     return await auth.renew_recovery_codes(session, user.id)
+
+
+@security.post("/passkeys/options")
+async def begin_passkey(
+    request: ConfirmRequest, caller: CurrentSession, current: CurrentSessionId, device: DeviceDep
+) -> dict[str, Any]:  # Any: JSON
+    """For `navigator.credentials.create`."""
+    return await auth.begin_passkey(
+        caller.user_id, current, request, device, second_factor=caller.second_factor(auth.RECENT_SECONDS)
+    )
+
+
+@security.post("/passkeys", status_code=201)
+async def add_passkey(request: AddPasskeyRequest, user: CurrentUser, current: CurrentSessionId) -> NewPasskeyResponse:
+    """What `navigator.credentials.create` gave. Recovery codes come with the first factor."""
+    return await auth.add_passkey(user.id, current, request)
+
+
+@security.get("/passkeys", dependencies=[ForPeople])
+async def list_passkeys(user: CurrentUser, session: SessionDep) -> list[PasskeyResponse]:
+    return await auth.list_passkeys(session, user.id)
+
+
+@security.patch("/passkeys/{passkey_id}", dependencies=[ForPeople, Idempotent])
+async def rename_passkey(
+    passkey_id: Id, request: RenamePasskeyRequest, user: CurrentUser, session: SessionDep
+) -> PasskeyResponse:
+    return await auth.rename_passkey(session, user.id, passkey_id, request.name)
+
+
+@security.delete("/passkeys/{passkey_id}", dependencies=[Depends(_recently_proven), Idempotent])
+async def remove_passkey(passkey_id: Id, user: CurrentUser, session: SessionDep) -> None:
+    """Takes a second factor that was proven within a quarter of an hour."""
+    await auth.remove_passkey(session, user.id, passkey_id)
 
 
 @security.post("/api-keys", status_code=201)
