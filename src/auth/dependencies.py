@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import time
 from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
 
@@ -244,7 +245,8 @@ def require_mfa(max_age_seconds: int | None = None) -> Guard:
     facts = {} if max_age_seconds is None else {"max_age_seconds": max_age_seconds}
 
     async def check(standing: CurrentSession) -> None:
-        if standing.second_factor(max_age_seconds) is not auth.Proven.RECENTLY:
+        proven_at = standing.second_factor_at
+        if proven_at is None or (max_age_seconds is not None and proven_at + max_age_seconds <= time()):
             raise BusinessException(ErrorCode.STEP_UP_REQUIRED, data=facts)
 
     check.required_second_factor = True  # type: ignore[attr-defined] # as above

@@ -54,13 +54,6 @@ class Standing:
     second_factor_at: float | None
     """Seconds since 1970; when one was last proven in the session."""
 
-    def second_factor(self, max_age_seconds: int | None) -> auth.Proven:
-        """Proven within that time; None: whenever."""
-        if self.second_factor_at is None:
-            return auth.Proven.NEVER
-        is_recent = max_age_seconds is None or time() < self.second_factor_at + max_age_seconds
-        return auth.Proven.RECENTLY if is_recent else auth.Proven.LONG_AGO
-
     @classmethod
     def of(cls, account: auth.Account) -> "Standing":
         user_id, proven_at, key = account.user.id, account.second_factor_at, account.key

@@ -182,7 +182,7 @@ class CreateApiKeyRequest(ConfirmRequest):
             description="`module:action`, `module:*` or `*`: at most what you hold; none for what takes no permission",
         ),
     ]
-    expires_in_days: Annotated[int, Field(ge=1, le=3650)] = 90
+    expires_in_days: Annotated[int, Field(strict=True, ge=1, le=3650)] = 90
 
 
 class ApiKeyResponse(ResponseModel):

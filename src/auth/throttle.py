@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from time import monotonic, time
@@ -17,6 +18,7 @@ from src.shared.errors import ErrorCode
 _FAILURE_WINDOW_SECONDS = 300
 _MINUTE_SECONDS = 60
 _HOUR_SECONDS = 3600
+_RENEWALS = 5
 # Each process counts for itself then, so that several of them together stay near the limit.
 _LOCAL_SHARE = 2
 _LOCAL_ENTRIES = 100_000
@@ -90,22 +92,41 @@ async def spend_confirmation(account: str) -> None:
     await _spend(Limit("confirm", get_settings().auth.confirmations_per_account, _MINUTE_SECONDS), account)
 
 
-async def spend_second_factor(user_id: UUID) -> bool:
+class Guessing(StrEnum):
+    """What wrong codes of an authenticator app are counted for."""
+
+    FACTOR = "second-factor"
+    SET_UP = "totp-set-up"
+    """Apart: whoever has a token must not keep its owner from setting one up, nor out."""
+
+
+async def spend_guess(what: Guessing, user_id: UUID) -> bool:
     """Before a code is looked at, so that a thousand guesses at once are not a thousand guesses; a right one is given
     back. Whether it is the last one that is looked at. Refused: TOO_MANY_ATTEMPTS."""
-    limit = _second_factors()
+    limit = _guesses(what)
     count = await _count(limit, str(user_id))
     if count > limit.allowed:
         _refuse(limit, str(user_id))
     return count == limit.allowed
 
 
-async def give_back_second_factor(user_id: UUID) -> None:
-    await _count(_second_factors(), str(user_id), by=-1)
+async def give_back_guess(what: Guessing, user_id: UUID) -> None:
+    await _count(_guesses(what), str(user_id), by=-1)
 
 
-def _second_factors() -> Limit:
-    return Limit("second-factor", get_settings().auth.second_factor_failures_per_account, _HOUR_SECONDS)
+async def may_note_recovery_code(user_id: UUID) -> bool:
+    """Whether a wrong one is still written down: they are looked at without end."""
+    limit = Limit("recovery-code", _guesses(Guessing.FACTOR).allowed, _HOUR_SECONDS)
+    return await _count(limit, str(user_id)) <= limit.allowed
+
+
+def _guesses(what: Guessing) -> Limit:
+    return Limit(what.value, get_settings().auth.second_factor_failures_per_account, _HOUR_SECONDS)
+
+
+async def spend_recovery_codes(user_id: UUID) -> None:
+    """For new ones. Refused: TOO_MANY_ATTEMPTS."""
+    await _spend(Limit("recovery-codes", _RENEWALS, _HOUR_SECONDS), str(user_id))
 
 
 async def spend_mail_request(address: str) -> None:

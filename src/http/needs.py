@@ -8,6 +8,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from src.auth import current_user
+from src.auth.dependencies import current_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,16 @@ class Needs:
     permissions: tuple[str, ...]
     roles: tuple[str, ...]
     second_factor: bool
+    session: bool
+    """No API key will do."""
     logged_in: bool
 
     def __str__(self) -> str:
         named = [*self.permissions, *(f"role {role}" for role in self.roles)]
         if self.second_factor:
             named.append("second factor")
+        elif self.session:
+            named.append("session")
         return ", ".join(named) or ("log-in" if self.logged_in else "nothing")
 
 
@@ -40,6 +45,7 @@ def list_needs(app: FastAPI) -> Iterator[Needs]:
             tuple(dict.fromkeys(name for call in calls for name in getattr(call, "required_permissions", ()))),
             tuple(dict.fromkeys(name for call in calls for name in getattr(call, "required_roles", ()))),
             any(getattr(call, "required_second_factor", False) for call in calls),
+            any(call is current_session for call in calls),
             any(getattr(call, "__wrapped__", call) is current_user for call in calls),
         )
 

@@ -24,12 +24,15 @@ KIND: Final = "mail"
 _COUNTED: Final = timedelta(hours=1)
 
 
-async def write(session: AsyncSession, template: str, *, to: str, is_proven: bool | None = None, **values: str) -> bool:
+async def write(
+    session: AsyncSession, template: str, *, to: str, is_proven: bool | None = None, sort: str = "own", **values: str
+) -> bool:
     """A mail that is sent if the session's transaction is committed, and not otherwise; those that strangers can ask for
     come to one mailbox in order, and so do the others.
 
     Those others are brought about by somebody who is logged in: then `is_proven` says whether the address is known to be
-    theirs. False, and no mail, when the mailbox got as many of its sort as it may within the hour.
+    theirs, and `sort` which of them it must not be kept out by. False, and no mail, when the mailbox got as many of its sort
+    as it may within the hour.
 
     Raises:
         jinja2.TemplateError: now rather than behind the caller's back.
@@ -37,7 +40,7 @@ async def write(session: AsyncSession, template: str, *, to: str, is_proven: boo
     content, mailbox = rendering.render(template, values), f"mail:{pseudonym(_mailbox(to))}"
     settings = get_settings().mail
     if is_proven is not None:
-        mailbox += ":own"
+        mailbox += f":{sort}"
     most = settings.per_proven_mailbox if is_proven else settings.per_mailbox
     if await outbox.count_recent(session, mailbox, within=_COUNTED) >= most:
         logger.bind(template=template, mailbox=mailbox).warning("A mailbox got too many mails, this one is not sent")

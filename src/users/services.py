@@ -171,7 +171,7 @@ async def update_user(
         await queue_up(session, held)
     user = await get_user(session, user_id)
     before = _facts(user)
-    _refuse_reaching_over(await get_grants(session, user_id), held)
+    await refuse_reaching_over(session, user_id, held)
     if False in (values.get("is_active"), values.get("is_verified")):
         await _keep_an_admin(session, without=user_id)
         values["auth_epoch"] = User.auth_epoch + 1
@@ -334,8 +334,10 @@ async def set_roles(
 
 
 async def refuse_reaching_over(session: AsyncSession, user_id: UUID, held: Grants) -> None:
-    """What is done to somebody by those who may is not done to those who hold more. Refused: GRANT_NOT_HELD."""
-    _refuse_reaching_over(await get_grants(session, user_id), held)
+    """What is done to somebody by those who may is not done to those who hold more. Oneself one always reaches, without
+    the second factor that a role takes, too. Refused: GRANT_NOT_HELD."""
+    if held.holder != user_id:
+        _refuse_reaching_over(await get_grants(session, user_id), held)
 
 
 def _refuse_reaching_over(theirs: Grants, held: Grants) -> None:

@@ -38,6 +38,7 @@ _PLAIN = {
     ErrorCode.INVALID_PASSKEY: "bad",
     ErrorCode.TOTP_ALREADY_ENABLED: "409",
     ErrorCode.TOTP_NOT_BEGUN: "409",
+    ErrorCode.NO_SECOND_FACTOR: "409",
 }
 
 

@@ -18,7 +18,7 @@ from src.auth.models import ApiKey, AuthSession
 from src.auth.tokens import new_api_key
 from src.shared.errors import ErrorCode
 from tests.auth.conftest import LOGIN, SECURITY, Guard, OpenSession, Session, ask
-from tests.conftest import PASSWORD, Account
+from tests.conftest import PASSWORD, PATIENT, Account
 from tests.support.answers import at_once, bearer, data_of, refused, refused_fields
 from tests.support.mail import Mailbox
 from tests.support.postgres import Kind
@@ -85,7 +85,9 @@ def test_a_key_is_told_once_and_kept_as_a_hash(
     assert data_of(ask(session, "GET", SECURITY))["api_keys"] == [listed]
     rows = execute(database_url, select(ApiKey).where(col(ApiKey.id) == UUID(made["id"])))
     assert made["key"] not in str(rows)
-    mailbox.wait_for(session.account.email, about="API key")
+    mail = mailbox.wait_for(session.account.email, about="API key")
+    assert made["last_letters"] in mail.text
+    assert "nightly export" not in mail.text  # whoever chose it may write to somebody else's mailbox
     entries = data_of(admin.get(AUDIT, params={"target_id": session.account.id, "action": "api_key.created"}))["items"]
     assert entries[0]["after"] == {"key_id": made["id"], "permissions": ["audit:read"]}
 
@@ -98,7 +100,8 @@ def test_a_key_takes_the_password_and_permissions_that_its_owner_holds(holder: H
     refused(create(session, "*"), ErrorCode.GRANT_NOT_HELD)
     assert refused(create(session, "cake:eat"), ErrorCode.PERMISSION_UNKNOWN) == {"unknown": ["cake:eat"]}
     assert refused_fields(create(session, "audit:read", name=" ")) == {"name"}
-    assert refused_fields(create(session, "audit:read", expires_in_days=0)) == {"expires_in_days"}
+    for days in (0, 366, True, "7", 1.5):
+        assert refused_fields(create(session, "audit:read", expires_in_days=days)) == {"expires_in_days"}
 
 
 def test_a_key_does_what_its_permissions_say_and_no_more(holder: Holder) -> None:
@@ -152,6 +155,9 @@ def test_a_key_has_no_role_and_changes_no_way_to_log_in(open_session: OpenSessio
         ("POST", f"{SECURITY}/totp/confirm", {"code": "123456"}),
         ("POST", KEYS, {"name": "more", "permissions": ["*"], "current_password": PASSWORD}),
         ("GET", KEYS, None),
+        ("PATCH", "/api/v1/profile", {"username": "somebody"}),
+        ("DELETE", f"/api/v1/users/{uuid4()}/second-factors", None),
+        ("PUT", f"{ROLES}/{uuid4()}/second-factor", {"required": False}),
         ("DELETE", f"{KEYS}/{own.id}", None),
     ]
     for method, path, body in closed:
@@ -185,7 +191,9 @@ def test_a_key_that_ended_is_none_with_the_next_request(
             refused(ask(session, "DELETE", f"{KEYS}/{own.id}"), ErrorCode.API_KEY_NOT_FOUND)
         case "revoked by an administrator":
             data_of(admin.delete(f"{user}/api-keys"))
-            data_of(session.profile())
+            # Whoever has one may be waiting to use it: all that they are asks again who they are.
+            refused(session.profile(), ErrorCode.INVALID_TOKEN)
+            data_of(session.refreshed().profile())
         case "expired":
             mine = col(ApiKey.id) == UUID(own.id)
             execute(database_url, update(ApiKey).where(mine).values(expires_at=datetime.now(UTC)))
@@ -316,6 +324,9 @@ def test_a_key_that_was_made_without_a_second_factor_lacks_what_takes_one(
     after = machine(guarded.session, "audit:read")
     data_of(after.ask("GET", AUDIT))
     refused(before.ask("GET", AUDIT), ErrorCode.PERMISSION_DENIED)
+    # Nor does one outlive the factor that it was made with.
+    data_of(guarded.ask("DELETE", f"{SECURITY}/totp"))
+    refused(after.ask("GET", AUDIT), ErrorCode.PERMISSION_DENIED)
 
 
 def test_a_proof_of_long_ago_makes_no_key(guard: Guard, database_url: str) -> None:
@@ -328,6 +339,54 @@ def test_a_proof_of_long_ago_makes_no_key(guard: Guard, database_url: str) -> No
     )
 
     refused(create(guarded.session), ErrorCode.STEP_UP_REQUIRED)
+
+
+def test_a_key_is_none_whose_owner_may_not_log_in(database_kind: Kind, mailbox: Mailbox) -> None:
+    env = {"AUTH__REQUIRE_VERIFIED_EMAIL": "true", "MAIL__URL": mailbox.url}
+    with own_place(database_kind, **env) as place, place.service() as service:
+        chief, email = _chief(service), f"{uuid4().hex}@example.com"
+        made = data_of(ask(chief, "POST", "/api/v1/users", {"email": email, "password": PASSWORD}), 201)
+        letter = data_of(service.client.post(LOGIN, json={"email": email, "password": PASSWORD}))
+        own = machine(Session(service.client, Account(made["id"], email), letter["access_token"], ""))
+        data_of(own.ask("GET", "/api/v1/profile"))
+
+        data_of(ask(chief, "PATCH", f"/api/v1/users/{made['id']}", {"is_verified": False}))
+
+        refused(own.ask("GET", "/api/v1/profile"), ErrorCode.INVALID_TOKEN)
+
+
+@pytest.mark.parametrize("way", ["disabled", "logged out", "sessions ended"])
+def test_no_key_comes_about_for_who_was_shut_out_meanwhile(database_kind: Kind, way: str) -> None:
+    """It waits for its turn to check the password; what shuts its owner out does not."""
+    with own_place(database_kind, AUTH__PASSWORD_HASH_CONCURRENCY="1", **PATIENT) as place, place.service() as service:
+        chief, email = _chief(service), service.register()
+        letter = service.log_in(email)
+        session = Session(service.client, Account("", email), letter["access_token"], letter["refresh_token"])
+        user_id = data_of(session.profile())["id"]
+        crowd: list[Callable[[], httpx2.Response]] = [
+            partial(service.client.post, LOGIN, json={"email": f"{n}@example.com", "password": "x"}) for n in range(12)
+        ]
+
+        def shut_out() -> httpx2.Response:
+            match way:
+                case "disabled":
+                    return ask(chief, "PATCH", f"/api/v1/users/{user_id}", {"is_active": False})
+                case "logged out":
+                    return session.post("logout-all")
+                case _:
+                    return ask(chief, "DELETE", f"/api/v1/users/{user_id}/sessions")
+
+        *_, made, ended = at_once([*crowd, partial(create, session), shut_out])
+
+        data_of(ended)
+        if way == "disabled":
+            data_of(ask(chief, "PATCH", f"/api/v1/users/{user_id}", {"is_active": True}))
+        if made.is_success:
+            # It was first; a key outlives sessions, and not its owner's account.
+            status = Machine(service.client, "", made.json()["data"]["key"]).ask("GET", "/api/v1/profile").status_code
+            assert status == (401 if way == "disabled" else 200)
+        else:
+            refused(made, ErrorCode.INVALID_TOKEN)
 
 
 def test_log_in_takes_no_key(holder: Holder) -> None:

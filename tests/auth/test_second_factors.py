@@ -300,7 +300,9 @@ def test_a_step_up_is_of_its_own_session_alone(guard: Guard, database_url: str) 
 def test_without_a_factor_nothing_is_proven(open_session: OpenSession) -> None:
     session = open_session()
 
-    refused(ask(session, "POST", STEP_UP, {"method": "totp", "code": "123456"}), ErrorCode.INVALID_SECOND_FACTOR)
+    for method in ("totp", "recovery_code"):
+        answer = ask(session, "POST", STEP_UP, {"method": method, "code": "123456"})
+        refused(answer, ErrorCode.NO_SECOND_FACTOR)
     refused(ask(session, "DELETE", f"{SECURITY}/totp"), ErrorCode.STEP_UP_REQUIRED)
 
 
@@ -407,6 +409,100 @@ def test_nothing_of_a_factor_outlives_its_account(guard: Guard, admin: httpx2.Cl
     for table in (TotpFactor, RecoveryCode, LoginChallenge):
         query = select(func.count()).where(col(table.user_id) == UUID(guarded.account.id))
         assert execute(database_url, query)[0][0] == 0
+
+
+@pytest.mark.parametrize("proof", ["verify", "password/reset"])
+def test_who_proves_the_address_has_no_factors_and_keys_of_who_had_the_account_before(
+    guard: Guard, mailbox: Mailbox, proof: str
+) -> None:
+    """Whoever registered an address did not have to be its owner."""
+    stranger = guard()
+    email, client = stranger.account.email, stranger.session.client
+    letter = {"name": "mine", "permissions": [], "current_password": PASSWORD}
+    key = data_of(stranger.ask("POST", f"{SECURITY}/api-keys", letter), 201)["key"]
+    if proof == "verify":
+        told = {"token": mailbox.wait_for(email, about="Confirm your address").code}
+    else:
+        data_of(client.post("/api/v1/auth/password/forgot", json={"email": email}), 202)
+        told = {"token": mailbox.wait_for(email, about="new password").code, "new_password": NEW_PASSWORD}
+
+    data_of(client.post(f"/api/v1/auth/{proof}", json=told))
+
+    data_of(client.post(LOGIN, json={"email": email, "password": told.get("new_password", PASSWORD)}))
+    refused(client.get("/api/v1/profile", headers=bearer(key)), ErrorCode.INVALID_TOKEN)
+
+
+def test_a_verified_owner_who_forgot_the_password_keeps_the_factor(
+    guard: Guard, mailbox: Mailbox, admin: httpx2.Client
+) -> None:
+    guarded = guard()
+    email, client = guarded.account.email, guarded.session.client
+    data_of(admin.patch(f"/api/v1/users/{guarded.account.id}", json={"is_verified": True}))
+    data_of(client.post("/api/v1/auth/password/forgot", json={"email": email}), 202)
+    told = {"token": mailbox.wait_for(email, about="new password").code, "new_password": NEW_PASSWORD}
+
+    data_of(client.post("/api/v1/auth/password/reset", json=told))
+
+    refused(client.post(LOGIN, json={"email": email, "password": NEW_PASSWORD}), ErrorCode.SECOND_FACTOR_REQUIRED)
+
+
+def test_an_administrator_with_a_factor_proves_it_before_resetting_one(
+    guard: Guard, admin: httpx2.Client, database_url: str
+) -> None:
+    chief, somebody = guard(), guard()
+    data_of(admin.put(f"/api/v1/users/{chief.account.id}/roles", json={"roles": ["admin"]}))
+    session = chief.session.refreshed()
+    make_old(database_url, chief.account, seconds=901)
+
+    for account in (chief.account, somebody.account):
+        answer = ask(session, "DELETE", f"/api/v1/users/{account.id}/second-factors")
+        refused(answer, ErrorCode.STEP_UP_REQUIRED)
+    data_of(chief.step_up(session, chief.recovery_codes[0], "recovery_code"))
+
+    data_of(ask(session, "DELETE", f"/api/v1/users/{somebody.account.id}/second-factors"))
+
+
+def test_who_lacks_the_factor_that_a_role_takes_still_has_a_profile(
+    open_session: OpenSession, admin: httpx2.Client, chapter: Chapter
+) -> None:
+    account = open_session().account
+    data_of(admin.put(f"/api/v1/users/{account.id}/roles", json={"roles": ["user", chapter.name]}))
+    data_of(admin.put(f"/api/v1/roles/{chapter.id}/second-factor", json={"required": True}))
+    session, name = open_session(account), f"u-{uuid4().hex}"
+
+    assert data_of(ask(session, "PATCH", "/api/v1/profile", {"username": name}))["username"] == name
+
+
+def test_wrong_recovery_codes_are_looked_at_without_end_and_noted_ten_times(guard: Guard, admin: httpx2.Client) -> None:
+    guarded = guard()
+    token = guarded.begin_login()
+
+    for _ in range(12):
+        refused(guarded.finish(token, "AAAA-AAAA-AAAA-AAAA", "recovery_code"), ErrorCode.INVALID_SECOND_FACTOR)
+
+    assert len(audited(admin, guarded.account, "second_factor.refused")) == 10
+    data_of(guarded.finish(token, guarded.recovery_codes[0], "recovery_code"))
+
+
+def test_recovery_codes_are_renewed_five_times_an_hour(guard: Guard) -> None:
+    guarded = guard()
+
+    answers = [guarded.ask("POST", f"{SECURITY}/recovery-codes") for _ in range(11)]
+
+    assert 5 <= sum(answer.is_success for answer in answers) <= 10  # an hour may have ended meanwhile
+    refused(next(answer for answer in answers if not answer.is_success), ErrorCode.TOO_MANY_ATTEMPTS)
+
+
+def test_whoever_has_a_token_alone_keeps_nobody_from_setting_an_app_up(
+    open_session: OpenSession, database_url: str, mailbox: Mailbox
+) -> None:
+    session = open_session()
+    phone = Phone(data_of(begin_totp(session), 201)["secret"], database_url)
+    for _ in range(10):
+        refused(confirm_totp(session, phone.wrong_code()), ErrorCode.INVALID_SECOND_FACTOR)
+    refused(confirm_totp(session, phone.code()), ErrorCode.TOO_MANY_ATTEMPTS)
+
+    assert mailbox.mails_to(session.account.email, about="guesses") == []
 
 
 # --- Many at once

@@ -23,6 +23,7 @@ from src.auth.services.factors import (
     confirm_totp,
     remove_totp,
     renew_recovery_codes,
+    require_second_factor,
     reset_second_factors,
     step_up,
 )
@@ -40,7 +41,7 @@ from src.auth.services.passkeys import (
     rename_passkey,
     step_up_by_passkey,
 )
-from src.auth.services.proving import RECENT_SECONDS, Proven
+from src.auth.services.proving import RECENT_SECONDS
 from src.auth.services.recovery import change_password, forget_password, reset_password, send_reset
 from src.auth.services.refreshing import refresh
 from src.auth.services.registration import (
@@ -64,7 +65,6 @@ __all__ = [
     "Account",
     "Device",
     "NewAccount",
-    "Proven",
     "add_passkey",
     "begin_passkey",
     "begin_passkey_login",
@@ -106,6 +106,7 @@ __all__ = [
     "renew_recovery_codes",
     "request_email_change",
     "request_verification",
+    "require_second_factor",
     "reset_password",
     "reset_second_factors",
     "revoke_api_key",

@@ -36,6 +36,26 @@ async def lock_account(session: AsyncSession, user_id: UUID) -> User | None:
     return (await session.execute(locked, execution_options={"populate_existing": True})).scalar_one_or_none()
 
 
+async def lock_session(session: AsyncSession, user_id: UUID, session_id: UUID) -> AuthSession:
+    """The session of who calls, its account locked: what ended either of them while the request was under way ends that, too.
+
+    Refused: INVALID_TOKEN.
+    """
+    user = await lock_account(session, user_id)
+    query = select(AuthSession).where(
+        AuthSession.id == session_id,
+        AuthSession.user_id == user_id,
+        col(AuthSession.revoked_at).is_(None),
+        AuthSession.expires_at > datetime.now(UTC),
+    )
+    row: AuthSession | None = (
+        await session.execute(query, execution_options={"populate_existing": True})
+    ).scalar_one_or_none()
+    if user is None or not user.is_active or row is None:
+        raise BusinessException(ErrorCode.INVALID_TOKEN)
+    return row
+
+
 async def hash_password(password: str, *, email: str, username: str | None) -> str:
     """Refused: WEAK_PASSWORD."""
     known = (email, *email.split("@"), username or "", get_settings().app.name)

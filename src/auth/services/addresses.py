@@ -13,7 +13,7 @@ from src.audit import services as audit
 from src.auth import throttle
 from src.auth.models import Credential, Purpose
 from src.auth.schemas import ChangeEmailRequest
-from src.auth.services import one_time
+from src.auth.services import factors, one_time
 from src.auth.services.accounts import confirm_password, end_sessions, later_than_anybody_measures, lock_account
 from src.auth.services.devices import Device
 from src.mail import services as mail
@@ -55,12 +55,13 @@ async def send_verification(event: Event) -> None:
 
 
 async def verify_email(session: AsyncSession, token: str, device: Device) -> None:
-    """Ends all sessions: who opened one before did not have to be the address's owner.
+    """Ends all sessions, factors and keys: who opened or made one before did not have to be the address's owner.
 
     Refused: TOO_MANY_ATTEMPTS, INVALID_ONE_TIME_TOKEN.
     """
     await throttle.spend_mail_request(device.address)
     redeemed = await one_time.redeem(session, token, Purpose.VERIFY_ADDRESS)
+    await factors.forget_strangers(session, redeemed.user)
     await users.verify_email(session, redeemed.user.id)
     await end_sessions(session, redeemed.user.id)
     await audit.record(session, "account.verified", target=("user", redeemed.user.id), actor_id=redeemed.user.id)

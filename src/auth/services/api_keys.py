@@ -15,9 +15,8 @@ from src.auth import tokens
 from src.auth.models import ApiKey
 from src.auth.schemas import ApiKeyResponse, CreateApiKeyRequest, NewApiKeyResponse
 from src.auth.services import proving
-from src.auth.services.accounts import confirm_password, lock_account, refuse_changed_password
+from src.auth.services.accounts import confirm_password, lock_session, refuse_changed_password
 from src.auth.services.devices import Device
-from src.auth.services.proving import Proven
 from src.config import get_settings
 from src.exceptions import BusinessException
 from src.mail import services as mail
@@ -34,22 +33,23 @@ _REMEMBERED_KEYS: Final = 10_000
 
 
 async def create_api_key(
-    user_id: UUID, request: CreateApiKeyRequest, device: Device, *, held: Grants, second_factor: Proven
+    user_id: UUID, session_id: UUID, request: CreateApiKeyRequest, device: Device, *, held: Grants
 ) -> NewApiKeyResponse:
     """Refused: TOO_MANY_ATTEMPTS, INVALID_CREDENTIALS, CONFLICTING_WRITE, PERMISSION_UNKNOWN, GRANT_NOT_HELD,
-    TOO_MANY_API_KEYS; STEP_UP_REQUIRED, of who has a second factor and did not prove it within a quarter of an hour."""
+    TOO_MANY_API_KEYS, INVALID_REQUEST, INVALID_TOKEN; STEP_UP_REQUIRED, of who has a second factor and did not prove it within a quarter of an hour."""
     settings, wanted = get_settings().auth, sorted(set(request.permissions))
     if no_such := unknown(wanted):
         raise BusinessException(ErrorCode.PERMISSION_UNKNOWN, data={"unknown": no_such})
     if lacking := missing(held.permissions, wanted):
         raise BusinessException(ErrorCode.GRANT_NOT_HELD, data={"missing": lacking})
+    _refuse_too_long(request.expires_in_days, settings.api_key_max_days)
     user, stored = await confirm_password(user_id, request.current_password.get_secret_value(), device)
     key, now = tokens.new_api_key(), utc_now()
     async with transaction() as session:
         # Locked: of many at once none is one too many.
-        await lock_account(session, user_id)
+        caller = await lock_session(session, user_id, session_id)
         await refuse_changed_password(session, user_id, stored)
-        await proving.refuse_stale(session, user_id, second_factor)
+        await proving.refuse_stale(session, caller)
         alive = select(func.count()).select_from(ApiKey).where(col(ApiKey.user_id) == user_id, *_good())
         if (await session.execute(alive)).scalar_one() >= settings.api_keys_per_account:
             raise BusinessException(ErrorCode.TOO_MANY_API_KEYS, data={"limit": settings.api_keys_per_account})
@@ -59,17 +59,31 @@ async def create_api_key(
             key_hash=tokens.hash_opaque_token(key),
             last_letters=key[-4:],
             permissions=wanted,
-            second_factor=second_factor is not Proven.NEVER,
+            second_factor=caller.second_factor_at is not None,
             created_at=now,
-            expires_at=now + timedelta(days=min(request.expires_in_days, settings.api_key_max_days)),
+            expires_at=now + timedelta(days=request.expires_in_days),
         )
         session.add(made)
         await session.flush()
         await audit.record(
             session, "api_key.created", target=("user", user_id), after={"key_id": str(made.id), "permissions": wanted}
         )
-        await mail.write(session, "api_key_created", to=user.email, is_proven=user.is_verified, name=request.name)
+        # Not its name: whoever made the key chose it, and the mailbox may be somebody else's.
+        await mail.write(
+            session,
+            "api_key_created",
+            to=user.email,
+            is_proven=user.is_verified,
+            sort="factors",
+            last_letters=made.last_letters,
+        )
         return NewApiKeyResponse(**ApiKeyResponse.model_validate(made).model_dump(), key=key)
+
+
+def _refuse_too_long(days: int, most: int) -> None:
+    if days > most:
+        wrong = {"field": "expires_in_days", "message": f"At most {most} days", "type": "less_than_equal"}
+        raise BusinessException(ErrorCode.INVALID_REQUEST, data={"errors": [wrong]})
 
 
 async def list_api_keys(session: AsyncSession, user_id: UUID) -> list[ApiKeyResponse]:
@@ -88,6 +102,8 @@ async def revoke_api_keys_of(session: AsyncSession, user_id: UUID, *, held: Gran
     await users.get_user(session, user_id)
     await users.refuse_reaching_over(session, user_id, held)
     await revoke_all(session, user_id)
+    # A request of theirs that waits to change what somebody may do asks for this.
+    await users.end_all_tokens(session, user_id)
 
 
 async def revoke_all(session: AsyncSession, user_id: UUID) -> None:

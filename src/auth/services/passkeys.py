@@ -28,9 +28,14 @@ from src.auth.schemas import (
     TokenResponse,
 )
 from src.auth.services import challenges, factors, proving
-from src.auth.services.accounts import confirm_password, lock_account, may_log_in, refuse_changed_password
+from src.auth.services.accounts import (
+    confirm_password,
+    lock_account,
+    lock_session,
+    may_log_in,
+    refuse_changed_password,
+)
 from src.auth.services.devices import Device
-from src.auth.services.proving import Proven
 from src.auth.services.sessions import open_session
 from src.config import get_settings
 from src.exceptions import BusinessException
@@ -105,20 +110,18 @@ async def sweep(session: AsyncSession) -> int:
 # One's own
 
 
-async def begin_passkey(
-    user_id: UUID, session_id: UUID, request: ConfirmRequest, device: Device, *, second_factor: Proven
-) -> Json:
+async def begin_passkey(user_id: UUID, session_id: UUID, request: ConfirmRequest, device: Device) -> Json:
     """What the browser is asked for a new one.
 
-    Refused: PASSKEYS_OFF, TOO_MANY_ATTEMPTS, INVALID_CREDENTIALS, CONFLICTING_WRITE, TOO_MANY_PASSKEYS; STEP_UP_REQUIRED,
-    of who has a second factor and did not prove it within a quarter of an hour.
+    Refused: PASSKEYS_OFF, TOO_MANY_ATTEMPTS, INVALID_CREDENTIALS, CONFLICTING_WRITE, TOO_MANY_PASSKEYS, INVALID_TOKEN;
+    STEP_UP_REQUIRED, of who has a second factor and did not prove it within a quarter of an hour.
     """
     _refuse_without_domain()
     user, stored = await confirm_password(user_id, request.current_password.get_secret_value(), device)
     async with transaction() as session:
-        await lock_account(session, user_id)
+        caller = await lock_session(session, user_id, session_id)
         await refuse_changed_password(session, user_id, stored)
-        await proving.refuse_stale(session, user_id, second_factor)
+        await proving.refuse_stale(session, caller)
         known = await _known(session, user_id)
         if len(known) >= _MOST:
             raise BusinessException(ErrorCode.TOO_MANY_PASSKEYS, data={"limit": _MOST})
@@ -132,10 +135,10 @@ async def _known(session: AsyncSession, user_id: UUID) -> list[Known]:
 
 
 async def add_passkey(user_id: UUID, session_id: UUID, request: AddPasskeyRequest) -> NewPasskeyResponse:
-    """Refused: INVALID_PASSKEY, PASSKEY_KNOWN."""
+    """Refused: PASSKEYS_OFF, INVALID_PASSKEY, PASSKEY_KNOWN, INVALID_TOKEN."""
     _refuse_without_domain()
     async with transaction() as session:
-        await lock_account(session, user_id)
+        caller = await lock_session(session, user_id, session_id)
         challenge = await _redeem_challenge(session, request.credential, f"register:{session_id}")
         wrong: str | None = _Wrong.REPLAYED
         made: NewPasskeyResponse | None = None
@@ -156,7 +159,8 @@ async def add_passkey(user_id: UUID, session_id: UUID, request: AddPasskeyReques
                     transports=registered.transports,
                     is_synced=registered.is_synced,
                 )
-                made = await _keep(session, row, session_id)
+                made = await _keep(session, row)
+                caller.second_factor_at = utc_now()
     if wrong is not None:
         await _note_refusal(user_id, wrong)
     if made is None:
@@ -164,14 +168,13 @@ async def add_passkey(user_id: UUID, session_id: UUID, request: AddPasskeyReques
     return made
 
 
-async def _keep(session: AsyncSession, row: Passkey, session_id: UUID) -> NewPasskeyResponse:
+async def _keep(session: AsyncSession, row: Passkey) -> NewPasskeyResponse:
     try:
         async with session.begin_nested():
             session.add(row)
     except IntegrityError:
         raise BusinessException(ErrorCode.PASSKEY_KNOWN) from None
     codes = await factors.make_first_recovery_codes(session, row.user_id)
-    await factors.mark_proven(session, row.user_id, session_id)
     await audit.record(session, "passkey.added", target=("user", row.user_id), after={"passkey_id": str(row.id)})
     await proving.tell(session, row.user_id, "second_factor_added")
     letter = PasskeyResponse.model_validate(row).model_dump()
@@ -191,9 +194,9 @@ async def rename_passkey(session: AsyncSession, user_id: UUID, passkey_id: UUID,
     return PasskeyResponse.model_validate(row)
 
 
-async def remove_passkey(session: AsyncSession, user_id: UUID, passkey_id: UUID) -> None:
-    """Refused: PASSKEY_NOT_FOUND, also for somebody else's."""
-    await lock_account(session, user_id)
+async def remove_passkey(session: AsyncSession, user_id: UUID, session_id: UUID, passkey_id: UUID) -> None:
+    """Refused: PASSKEY_NOT_FOUND, also for somebody else's; INVALID_TOKEN."""
+    await lock_session(session, user_id, session_id)
     await session.delete(await _own(session, user_id, passkey_id))
     await session.flush()
     await audit.record(session, "passkey.removed", target=("user", user_id), after={"passkey_id": str(passkey_id)})
@@ -268,18 +271,13 @@ async def begin_passkey_step_up(session: AsyncSession, user_id: UUID, session_id
 
 
 async def step_up_by_passkey(user_id: UUID, session_id: UUID, answer: PasskeyAnswer) -> None:
-    """Refused: PASSKEYS_OFF, INVALID_PASSKEY."""
+    """Refused: PASSKEYS_OFF, INVALID_PASSKEY, INVALID_TOKEN."""
     _refuse_without_domain()
     async with transaction() as session:
         use = await _use(session, answer, f"step_up:{session_id}", user_id)
         if use.wrong is None:
-            await factors.mark_proven(session, user_id, session_id)
-            await audit.record(
-                session,
-                "second_factor.proven",
-                target=("user", user_id),
-                after={"method": SecondFactorMethod.PASSKEY.value},
-            )
+            caller = await lock_session(session, user_id, session_id)
+            await factors.mark_proven(session, caller, SecondFactorMethod.PASSKEY)
     if use.wrong is not None:
         await _note_refusal(user_id, use.wrong)
         raise BusinessException(ErrorCode.INVALID_PASSKEY)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 from uuid import UUID
@@ -15,7 +15,8 @@ from sqlmodel import col
 
 from src.audit import services as audit
 from src.auth import throttle, totp
-from src.auth.models import Passkey, RecoveryCode, SecondFactorMethod, TotpFactor
+from src.auth.models import AuthSession, Passkey, RecoveryCode, SecondFactorMethod, TotpFactor
+from src.auth.throttle import Guessing
 from src.exceptions import BusinessException
 from src.mail import services as mail
 from src.shared.database import transaction
@@ -34,14 +35,6 @@ class Proof:
     code: str
 
 
-class Proven(Enum):
-    """A second factor, in the session that asks."""
-
-    NEVER = auto()
-    LONG_AGO = auto()
-    RECENTLY = auto()
-
-
 class Verdict(Enum):
     TAKEN = auto()
     WRONG = auto()
@@ -58,9 +51,10 @@ async def list_methods(session: AsyncSession, user_id: UUID) -> list[SecondFacto
     return [method for method, there in zip(SecondFactorMethod, has, strict=True) if there]
 
 
-async def refuse_stale(session: AsyncSession, user_id: UUID, second_factor: Proven) -> None:
-    """Who has a second factor proves it for whatever logs in as them from now on. Refused: STEP_UP_REQUIRED."""
-    if second_factor is not Proven.RECENTLY and await list_methods(session, user_id):
+async def refuse_stale(session: AsyncSession, caller: AuthSession) -> None:
+    """Who has a second factor proves it for what changes how somebody logs in. Refused: STEP_UP_REQUIRED."""
+    proven_at, oldest = caller.second_factor_at, datetime.now(UTC) - timedelta(seconds=RECENT_SECONDS)
+    if (proven_at is None or proven_at < oldest) and await list_methods(session, caller.user_id):
         raise BusinessException(ErrorCode.STEP_UP_REQUIRED, data={"max_age_seconds": RECENT_SECONDS})
 
 
@@ -75,27 +69,31 @@ class Attempt:
 
 
 @asynccontextmanager
-async def attempt(user_id: UUID, method: SecondFactorMethod) -> AsyncIterator[Attempt]:
+async def attempt(
+    user_id: UUID, method: SecondFactorMethod, *, guessing: Guessing = Guessing.FACTOR
+) -> AsyncIterator[Attempt]:
     """Around the transaction that looks at a code: it is counted before, so that a thousand guesses at once are not a
     thousand guesses, and what was no wrong guess is given back. What is written of a refusal no refusal rolls back.
 
-    Recovery codes are not counted: nobody guesses 80 bits, and whoever found out the password would keep the owner out.
+    Recovery codes are looked at however many were wrong: nobody guesses 80 bits, and whoever found out the password would
+    keep the owner out. What is written of them has the same limit.
 
     Refused: TOO_MANY_ATTEMPTS, INVALID_SECOND_FACTOR.
     """
     counts, made = method is SecondFactorMethod.TOTP, Attempt()
-    is_last = counts and await throttle.spend_second_factor(user_id)
+    is_last = counts and await throttle.spend_guess(guessing, user_id)
     try:
         yield made
     finally:
         if counts and made.verdict in (None, Verdict.TAKEN):
-            await throttle.give_back_second_factor(user_id)
+            await throttle.give_back_guess(guessing, user_id)
     if not made.succeeded:
-        await _note_refusal(user_id, method, made, limit_reached=is_last)
+        if counts or await throttle.may_note_recovery_code(user_id):
+            await _note_refusal(user_id, method, made, tell_of=guessing if is_last else None)
         raise BusinessException(ErrorCode.INVALID_SECOND_FACTOR)
 
 
-async def _note_refusal(user_id: UUID, method: SecondFactorMethod, made: Attempt, *, limit_reached: bool) -> None:
+async def _note_refusal(user_id: UUID, method: SecondFactorMethod, made: Attempt, *, tell_of: Guessing | None) -> None:
     async with transaction() as session:
         await audit.record(
             session,
@@ -104,11 +102,12 @@ async def _note_refusal(user_id: UUID, method: SecondFactorMethod, made: Attempt
             after={
                 "method": method.value,
                 "replayed": made.verdict is Verdict.REPLAYED,
-                "limit_reached": limit_reached,
+                "limit_reached": tell_of is not None,
             },
             outcome="refused",
         )
-        if limit_reached:
+        # Who sets one up guesses at nothing that is in use.
+        if tell_of is Guessing.FACTOR:
             await tell(session, user_id, "second_factor_guessed")
 
 
@@ -174,9 +173,10 @@ async def _take_recovery_code(session: AsyncSession, user_id: UUID, code: str) -
 async def note_taken(session: AsyncSession, user_id: UUID, method: SecondFactorMethod) -> None:
     """A recovery code is told of: it is the one factor that whoever found a sheet of paper has."""
     if method is SecondFactorMethod.RECOVERY_CODE:
-        await tell(session, user_id, "recovery_code_used")
+        # Of a sort of its own: however many they are, they leave room for what comes of them.
+        await tell(session, user_id, "recovery_code_used", sort="recovery")
 
 
-async def tell(session: AsyncSession, user_id: UUID, template: str) -> None:
+async def tell(session: AsyncSession, user_id: UUID, template: str, *, sort: str = "factors") -> None:
     owner = await users.get_user(session, user_id)
-    await mail.write(session, template, to=owner.email, is_proven=owner.is_verified)
+    await mail.write(session, template, to=owner.email, is_proven=owner.is_verified, sort=sort)

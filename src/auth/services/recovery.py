@@ -9,7 +9,7 @@ from src.audit import services as audit
 from src.auth import throttle
 from src.auth.models import Credential, Purpose
 from src.auth.schemas import ChangePasswordRequest, ResetPasswordRequest
-from src.auth.services import one_time
+from src.auth.services import factors, one_time
 from src.auth.services.accounts import (
     confirm_password,
     end_sessions,
@@ -84,6 +84,7 @@ async def reset_password(request: ResetPasswordRequest, device: Device) -> None:
             session.add(Credential(user_id=user.id, password_hash=fresh_hash))
         else:
             credential.password_hash, credential.is_contested = fresh_hash, False
+        await factors.forget_strangers(session, redeemed.user)
         await users.verify_email(session, user.id)
         await end_sessions(session, user.id)
         await _note_change(

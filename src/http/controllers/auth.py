@@ -16,7 +16,7 @@ from starlette.responses import Response as RawResponse
 
 from src.auth import require_mfa
 from src.auth import services as auth
-from src.auth.dependencies import CurrentGrants, CurrentSession, CurrentSessionId, CurrentUser, DeviceDep, ForPeople
+from src.auth.dependencies import CurrentGrants, CurrentSessionId, CurrentUser, DeviceDep, ForPeople
 from src.auth.schemas import (
     AddPasskeyRequest,
     ApiKeyResponse,
@@ -247,10 +247,12 @@ async def get_security(user: CurrentUser, current: CurrentSessionId, session: Se
     return await auth.get_security(session, user.id, current=current)
 
 
-@security.post("/totp", status_code=201, dependencies=[ForPeople])
-async def begin_totp(request: ConfirmRequest, user: CurrentUser, device: DeviceDep) -> TotpEnrolmentResponse:
+@security.post("/totp", status_code=201)
+async def begin_totp(
+    request: ConfirmRequest, user: CurrentUser, current: CurrentSessionId, device: DeviceDep
+) -> TotpEnrolmentResponse:
     """A secret for an authenticator app (RFC 6238). It counts when it is confirmed."""
-    return await auth.begin_totp(user.id, request, device)
+    return await auth.begin_totp(user.id, current, request, device)
 
 
 @security.post("/totp/confirm")
@@ -262,25 +264,25 @@ async def confirm_totp(
 
 
 @security.delete("/totp", dependencies=[Depends(_recently_proven)])
-async def remove_totp(user: CurrentUser, session: SessionDep) -> None:
+async def remove_totp(user: CurrentUser, current: CurrentSessionId, session: SessionDep) -> None:
     """Takes a second factor that was proven within a quarter of an hour."""
-    await auth.remove_totp(session, user.id)
+    await auth.remove_totp(session, user.id, current)
 
 
 @security.post("/recovery-codes", dependencies=[Depends(_recently_proven)])
-async def renew_recovery_codes(user: CurrentUser, session: SessionDep) -> RecoveryCodesResponse:
+async def renew_recovery_codes(
+    user: CurrentUser, current: CurrentSessionId, session: SessionDep
+) -> RecoveryCodesResponse:
     """Ten new ones; those before are void. Takes a second factor that was proven within a quarter of an hour."""
-    return await auth.renew_recovery_codes(session, user.id)
+    return await auth.renew_recovery_codes(session, user.id, current)
 
 
 @security.post("/passkeys/options")
 async def begin_passkey(
-    request: ConfirmRequest, caller: CurrentSession, current: CurrentSessionId, device: DeviceDep
+    request: ConfirmRequest, user: CurrentUser, current: CurrentSessionId, device: DeviceDep
 ) -> dict[str, Any]:  # Any: JSON
     """For `navigator.credentials.create`."""
-    return await auth.begin_passkey(
-        caller.user_id, current, request, device, second_factor=caller.second_factor(auth.RECENT_SECONDS)
-    )
+    return await auth.begin_passkey(user.id, current, request, device)
 
 
 @security.post("/passkeys", status_code=201)
@@ -302,19 +304,21 @@ async def rename_passkey(
 
 
 @security.delete("/passkeys/{passkey_id}", dependencies=[Depends(_recently_proven), Idempotent])
-async def remove_passkey(passkey_id: Id, user: CurrentUser, session: SessionDep) -> None:
+async def remove_passkey(passkey_id: Id, user: CurrentUser, current: CurrentSessionId, session: SessionDep) -> None:
     """Takes a second factor that was proven within a quarter of an hour."""
-    await auth.remove_passkey(session, user.id, passkey_id)
+    await auth.remove_passkey(session, user.id, current, passkey_id)
 
 
 @security.post("/api-keys", status_code=201)
 async def create_api_key(
-    request: CreateApiKeyRequest, caller: CurrentSession, grants: CurrentGrants, device: DeviceDep
+    request: CreateApiKeyRequest,
+    user: CurrentUser,
+    current: CurrentSessionId,
+    grants: CurrentGrants,
+    device: DeviceDep,
 ) -> NewApiKeyResponse:
     """For a machine that acts in the caller's name. The key is told once."""
-    return await auth.create_api_key(
-        caller.user_id, request, device, held=grants, second_factor=caller.second_factor(auth.RECENT_SECONDS)
-    )
+    return await auth.create_api_key(user.id, current, request, device, held=grants)
 
 
 @security.get("/api-keys", dependencies=[ForPeople])

@@ -8,7 +8,7 @@ from fastapi_pagination.ext.sqlalchemy import apaginate
 
 from src.auth import require_permissions
 from src.auth import services as auth
-from src.auth.dependencies import CurrentGrants, CurrentUser, DeviceDep, ForPeople
+from src.auth.dependencies import CurrentGrants, CurrentSessionId, CurrentUser, DeviceDep, ForPeople
 from src.auth.schemas import ConfirmRequest, CreateUserRequest
 from src.http.idempotency import Idempotent
 from src.shared.database import SessionDep
@@ -36,7 +36,7 @@ async def get_profile(user: CurrentUser, session: SessionDep) -> UserWithRolesRe
     return await users.get_user_with_roles(session, user.id)
 
 
-@router.patch("/profile", dependencies=[Idempotent])
+@router.patch("/profile", dependencies=[ForPeople, Idempotent])
 async def update_profile(
     request: UpdateProfileRequest, user: CurrentUser, grants: CurrentGrants, session: SessionDep
 ) -> UserWithRolesResponse:
@@ -108,9 +108,11 @@ async def revoke_api_keys(user_id: Id, grants: CurrentGrants, session: SessionDe
 @router.delete(
     "/users/{user_id}/second-factors", dependencies=[Depends(require_permissions("user:update")), Idempotent]
 )
-async def reset_second_factors(user_id: Id, grants: CurrentGrants, session: SessionDep) -> None:
+async def reset_second_factors(
+    user_id: Id, current: CurrentSessionId, grants: CurrentGrants, session: SessionDep
+) -> None:
     """For somebody who lost them: the password is all again. Ends their sessions, and tells them."""
-    await auth.reset_second_factors(session, user_id, held=grants)
+    await auth.reset_second_factors(session, user_id, held=grants, session_id=current)
 
 
 @router.post(
@@ -154,10 +156,16 @@ async def update_role(
 
 @router.put("/roles/{role_id}/second-factor", dependencies=[Depends(require_permissions("role:update")), Idempotent])
 async def require_second_factor(
-    role_id: Id, request: RequireSecondFactorRequest, grants: CurrentGrants, session: SessionDep
+    role_id: Id,
+    request: RequireSecondFactorRequest,
+    current: CurrentSessionId,
+    grants: CurrentGrants,
+    session: SessionDep,
 ) -> RoleResponse:
     """Whether the role counts only where a second factor was proven; a system role's, too."""
-    return await users.require_second_factor(session, role_id, required=request.required, held=grants)
+    return await auth.require_second_factor(
+        session, role_id, required=request.required, held=grants, session_id=current
+    )
 
 
 @router.delete("/roles/{role_id}", dependencies=[Depends(require_permissions("role:delete")), Idempotent])
