@@ -376,7 +376,8 @@ def test_no_key_comes_about_for_who_was_shut_out_meanwhile(database_kind: Kind, 
                 case _:
                     return ask(chief, "DELETE", f"/api/v1/users/{user_id}/sessions")
 
-        *_, made, ended = at_once([*crowd, partial(create, session), shut_out])
+        calls: list[Callable[[], httpx2.Response]] = [*crowd, partial(create, session), shut_out]
+        *_, made, ended = at_once(calls)
 
         data_of(ended)
         if way == "disabled":
