@@ -97,6 +97,7 @@ def _serve(settings: Settings) -> None:
     http = settings.http
     # Workers are processes of their own and read the settings for themselves; a secret made up here must be theirs too.
     os.environ[setting_name("http", "workers")] = str(http.workers)
+    os.environ[setting_name("http", "port")] = str(http.port)
     os.environ[setting_name("auth", "secret")] = settings.auth.secret.get_secret_value()
     _take_all_descriptors()
     # uvicorn raises the signal that stopped it once more when it is done; by then everything asked was answered.

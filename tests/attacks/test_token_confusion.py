@@ -51,6 +51,9 @@ KINDS: dict[str, Callable[[Guarded, Mailbox], str]] = {
     "code of the app": lambda guarded, _: guarded.phone.code(),
     "recovery code": lambda guarded, _: guarded.recovery_codes[0],
     "API key": lambda guarded, _: api_key_of(guarded),
+    "challenge of a passkey": lambda guarded, _: data_of(
+        guarded.session.client.post(f"{LOGIN}/passkey/options", json={})
+    )["challenge"],
     # What somebody has who read a log, a list of sessions or the database: as tokens they are worth nothing.
     "id of the session": lambda guarded, _: of_access_token(guarded.session, "sid"),
     "id of the access token": lambda guarded, _: of_access_token(guarded.session, "jti"),

@@ -1,9 +1,12 @@
 """docs/second-factors.md is what happens: its requests are sent, and its answers are those of the service."""
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from src.auth.tokens import new_api_key
+from tests.support.authenticator import Authenticator
 from tests.support.phone import Phone
 from tests.support.postgres import Kind
 from tests.support.server import PROJECT
@@ -13,17 +16,28 @@ from tests.support.transcript import Reader
 PAGE = PROJECT / "docs" / "second-factors.md"
 BLOCK = re.compile(r"```http\n(.*?)```", re.DOTALL)
 APP_CODE = "<app code>"
+CREATED, ASSERTED = '"<created passkey>"', '"<asserted passkey>"'
 
 
 @dataclass
 class PhoneOwner(Reader):
     database_url: str = ""
     phone: Phone | None = None
+    authenticator: Authenticator = field(default_factory=Authenticator)
+    options: Any = None  # Any: JSON, of the answer before
+
+    def send(self, text: str) -> Any:  # Any: JSON
+        answer = super().send(text)
+        self.options = answer["data"]
+        return answer
 
     def filled(self, text: str) -> str:
         if APP_CODE in text:
             self.phone = self.phone or Phone(self.known["secret"], self.database_url)
             text = text.replace(APP_CODE, self.phone.code())
+        for mark, answer in ((CREATED, self.authenticator.create), (ASSERTED, self.authenticator.get)):
+            if mark in text:
+                text = text.replace(mark, json.dumps(answer(self.options)))
         return super().filled(text)
 
 
@@ -35,7 +49,8 @@ def test_the_page_is_what_happens(database_kind: Kind) -> None:
         for block in blocks:
             reader.send(block)
 
-    assert len(blocks) >= 13
+    assert len(blocks) >= 18
+    assert reader.authenticator.sign_count == 3
     assert reader.phone is not None
 
 

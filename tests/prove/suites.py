@@ -57,6 +57,21 @@ SUITES: Final = (
         ["tests/attacks/test_demotion.py", "tests/auth/test_revocation.py"],
     ),
     Suite(
+        "single-use",
+        "of fifty who use one code, log-in, set-up or assertion at once, one succeeds",
+        "races",
+        [
+            f"tests/auth/test_second_factors.py::test_of_fifty_{which}"
+            for which in (
+                "who_use_one_code_one_gets_in",
+                "who_complete_one_log_in_one_does",
+                "who_use_one_recovery_code_one_gets_in",
+                "confirmations_one_gives_recovery_codes",
+            )
+        ]
+        + ["tests/auth/test_passkeys.py::test_of_fifty_who_use_one_assertion_one_gets_in"],
+    ),
+    Suite(
         "secrets",
         "no password, token or code is in the log, the tables, the cache or a mail that does not bring it",
         "tests",

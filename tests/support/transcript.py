@@ -19,8 +19,8 @@ class Reader:
     client: httpx2.Client
     known: dict[str, str] = field(default_factory=dict)
 
-    def send(self, text: str) -> None:
-        """`METHOD path`, headers, a body; an empty line; a status and the answer."""
+    def send(self, text: str) -> Any:  # Any: JSON
+        """`METHOD path`, headers, a body; an empty line; a status and the answer, which is given back."""
         asked, _, told = text.partition("\n\n")
         (line, *rest), (status, answer) = asked.splitlines(), told.strip().split("\n", 1)
         method, path = self.filled(line).split()
@@ -31,6 +31,7 @@ class Reader:
 
         assert got.status_code == int(status), got.text
         self.compare(json.loads(answer), got.json())
+        return got.json()
 
     def filled(self, text: str) -> str:
         return NAME.sub(lambda match: self.known[match[1]], text)
