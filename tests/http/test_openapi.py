@@ -75,7 +75,9 @@ def test_all_that_comes_in_has_bounds(server: Server) -> None:
 
     # RFC 6749 §3.2: what is not known there is ignored. Its fields are judged as those of the other log-in.
     form = "post /api/v1/auth/token: application/x-www-form-urlencoded"
-    assert [each for each in found if not each.startswith(form)] == []
+    # Web Authentication §5.1: a browser may say more of a passkey one day; each part that is read has bounds.
+    of_browsers = re.compile(r"application/json\.credential(\.response)? takes what nobody knows$")
+    assert [each for each in found if not each.startswith(form) and not of_browsers.search(each)] == []
 
 
 def test_what_has_no_bounds_is_named(document: Schema) -> None:
