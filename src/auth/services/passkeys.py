@@ -15,7 +15,7 @@ from sqlmodel import col, select
 
 from src.audit import services as audit
 from src.auth import passkeys, throttle, tokens
-from src.auth.models import Passkey, PasskeyChallenge, SecondFactorMethod
+from src.auth.models import AuthSession, Passkey, PasskeyChallenge, SecondFactorMethod
 from src.auth.passkeys import InvalidPasskeyError, Json, Known
 from src.auth.schemas import (
     AddPasskeyRequest,
@@ -56,6 +56,7 @@ class _Wrong(StrEnum):
     UNKNOWN = "unknown"
     INVALID = "invalid"
     CLONED = "cloned"
+    KNOWN = "known"
 
 
 def _refuse_without_domain() -> None:
@@ -137,48 +138,45 @@ async def _known(session: AsyncSession, user_id: UUID) -> list[Known]:
 async def add_passkey(user_id: UUID, session_id: UUID, request: AddPasskeyRequest) -> NewPasskeyResponse:
     """Refused: PASSKEYS_OFF, INVALID_PASSKEY, PASSKEY_KNOWN, INVALID_TOKEN."""
     _refuse_without_domain()
+    made: NewPasskeyResponse | _Wrong = _Wrong.REPLAYED
     async with transaction() as session:
         caller = await lock_session(session, user_id, session_id)
         challenge = await _redeem_challenge(session, request.credential, f"register:{session_id}")
-        wrong: str | None = _Wrong.REPLAYED
-        made: NewPasskeyResponse | None = None
         if challenge is not None:
-            try:
-                registered = passkeys.verify_registration(request.credential.as_json(), challenge)
-            except InvalidPasskeyError as error:
-                logger.bind(reason=str(error)[:200]).info("A passkey was refused")
-                wrong = _Wrong.INVALID
-            else:
-                wrong = None
-                row = Passkey(
-                    user_id=user_id,
-                    name=request.name,
-                    credential_id=registered.credential_id,
-                    public_key=registered.public_key,
-                    sign_count=registered.sign_count,
-                    transports=registered.transports,
-                    is_synced=registered.is_synced,
-                )
-                made = await _keep(session, row)
-                caller.second_factor_at = utc_now()
-    if wrong is not None:
-        await _note_refusal(user_id, wrong)
-    if made is None:
-        raise BusinessException(ErrorCode.INVALID_PASSKEY)
+            made = await _register(session, caller, request, challenge)
+    if isinstance(made, _Wrong):
+        await _note_refusal(user_id, made)
+        raise BusinessException(ErrorCode.PASSKEY_KNOWN if made is _Wrong.KNOWN else ErrorCode.INVALID_PASSKEY)
     return made
 
 
-async def _keep(session: AsyncSession, row: Passkey) -> NewPasskeyResponse:
+async def _register(
+    session: AsyncSession, caller: AuthSession, request: AddPasskeyRequest, challenge: bytes
+) -> NewPasskeyResponse | _Wrong:
+    try:
+        registered = passkeys.verify_registration(request.credential.as_json(), challenge)
+    except InvalidPasskeyError as error:
+        logger.bind(reason=str(error)[:200]).info("A passkey was refused")
+        return _Wrong.INVALID
+    row = Passkey(
+        user_id=caller.user_id,
+        name=request.name,
+        credential_id=registered.credential_id,
+        public_key=registered.public_key,
+        sign_count=registered.sign_count,
+        transports=registered.transports,
+        is_synced=registered.is_synced,
+    )
     try:
         async with session.begin_nested():
             session.add(row)
     except IntegrityError:
-        raise BusinessException(ErrorCode.PASSKEY_KNOWN) from None
+        return _Wrong.KNOWN
     codes = await factors.make_first_recovery_codes(session, row.user_id)
+    caller.second_factor_at = utc_now()
     await audit.record(session, "passkey.added", target=("user", row.user_id), after={"passkey_id": str(row.id)})
     await proving.tell(session, row.user_id, "second_factor_added")
-    letter = PasskeyResponse.model_validate(row).model_dump()
-    return NewPasskeyResponse(**letter, recovery_codes=codes)
+    return NewPasskeyResponse(**PasskeyResponse.model_validate(row).model_dump(), recovery_codes=codes)
 
 
 async def list_passkeys(session: AsyncSession, user_id: UUID) -> list[PasskeyResponse]:
@@ -337,9 +335,9 @@ async def _count(session: AsyncSession, row: Passkey, sign_count: int) -> bool:
     return counted.first() is not None
 
 
-async def _note_refusal(user_id: UUID | None, wrong: str) -> None:
+async def _note_refusal(user_id: UUID | None, wrong: _Wrong) -> None:
     await audit.record_alone(
         "passkey.refused",
         target=("user", user_id) if user_id is not None else ("passkey", "unknown"),
-        after={"reason": str(wrong)},
+        after={"reason": wrong.value},
     )
