@@ -143,7 +143,7 @@ class Town:
 
     def passkey_options(self, owner: Person) -> dict[str, Any]:  # Any: JSON
         letter = {"current_password": owner.password}
-        told = data_of(self.ask(owner, "POST", f"{API}/profile/security/passkeys/options", json=letter))
+        told = data_of(self.ask(owner, "POST", f"{API}/profile/security/passkey-options", json=letter))
         return dict(told)
 
     def new_passkey(self, person: Person) -> str:

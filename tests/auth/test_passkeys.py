@@ -29,7 +29,7 @@ STEP_UP = "/api/v1/auth/step-up/passkey"
 
 
 def begin(session: Session, password: str = PASSWORD) -> httpx2.Response:
-    return ask(session, "POST", f"{PASSKEYS}/options", {"current_password": password})
+    return ask(session, "POST", f"{SECURITY}/passkey-options", {"current_password": password})
 
 
 def add(session: Session, credential: Json, name: str = "laptop") -> httpx2.Response:

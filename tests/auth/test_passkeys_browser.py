@@ -24,7 +24,7 @@ const post = async (path, body, token) => {
   return await answer.json()
 }
 const register = async (token, password, name) => {
-  const options = await post('SECURITY/passkeys/options', {current_password: password}, token)
+  const options = await post('SECURITY/passkey-options', {current_password: password}, token)
   const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(options.data)
   const credential = await navigator.credentials.create({publicKey})
   return await post('SECURITY/passkeys', {name, credential: credential.toJSON()}, token)

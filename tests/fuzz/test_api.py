@@ -26,7 +26,7 @@ SECRETS_OF_ONES_OWN = {
     "POST /api/v1/profile/security/api-keys",
     "DELETE /api/v1/profile/security/passkeys/{passkey_id}",
     "POST /api/v1/profile/security/passkeys",
-    "POST /api/v1/profile/security/passkeys/options",
+    "POST /api/v1/profile/security/passkey-options",
     "POST /api/v1/profile/security/recovery-codes",
     "POST /api/v1/profile/security/totp",
 }

@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.long
 
 TEMPLATES = sorted({path.stem for path in rendering.TEMPLATES.glob("*.txt")})
-VALUES = {"token": "the-code", "minutes": "60", "hours": "72"} | {
+VALUES = {"token": "the-code", "minutes": "60", "hours": "72", "last_letters": "wxyz"} | {
     "number": "AB12C-DE34F",
     "status": "placed",
     "lines": "2 x Lamp (LAMP-1): 69.80 EUR",

@@ -277,7 +277,7 @@ async def renew_recovery_codes(
     return await auth.renew_recovery_codes(session, user.id, current)
 
 
-@security.post("/passkeys/options")
+@security.post("/passkey-options")
 async def begin_passkey(
     request: ConfirmRequest, user: CurrentUser, current: CurrentSessionId, device: DeviceDep
 ) -> dict[str, Any]:  # Any: JSON
