@@ -100,7 +100,15 @@ def _mail_url(value: str) -> str:
     return value
 
 
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or url != f"{parts.scheme}://{parts.netloc}" or not parts.hostname:
+        raise ValueError("an origin is https://name or https://name:port, without a slash at its end")
+    return url
+
+
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
+OriginList = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split_list)]
 SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_list)]
 NetworkList = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split_list)]
 TokenAlgorithm = Literal["HS256", "Ed25519"]
@@ -223,13 +231,16 @@ class AuthSettings(_Section):
     second_factor_failures_per_account: int = Field(
         10, ge=1, description="Wrong codes of an authenticator app, per hour; recovery codes are too long to guess"
     )
+    refusals_noted: int = Field(
+        10, ge=1, description="Refused passkeys and recovery codes that the audit log has, per caller and hour"
+    )
     passkey_domain: str = Field(
         "",
         max_length=253,
         pattern=r"^[a-z0-9.-]*$",
         description="What passkeys are for: the domain that people see; default: localhost, in production none and no passkeys",
     )
-    passkey_origins: StringList = Field(
+    passkey_origins: OriginList = Field(
         (),
         description="Pages that may use them; default: https:// and the domain, outside production http://localhost:PORT",
     )

@@ -28,6 +28,7 @@ PATIENT = {
     "AUTH__LOGIN_FAILURES_PER_ADDRESS": "1000000",
     "AUTH__REGISTRATIONS_PER_ADDRESS": "1000000",
     "AUTH__MAIL_REQUESTS_PER_ADDRESS": "1000000",
+    "AUTH__REFUSALS_NOTED": "1000000",
     # What hides how long something took would only make the tests long; `make bench` looks at it.
     "AUTH__EVEN_SECONDS": "0",
     "AUTH__MAIL_DELAY_SECONDS": "0",

@@ -114,10 +114,11 @@ async def give_back_guess(what: Guessing, user_id: UUID) -> None:
     await _count(_guesses(what), str(user_id), by=-1)
 
 
-async def may_note_recovery_code(user_id: UUID) -> bool:
-    """Whether a wrong one is still written down: they are looked at without end."""
-    limit = Limit("recovery-code", _guesses(Guessing.FACTOR).allowed, _HOUR_SECONDS)
-    return await _count(limit, str(user_id)) <= limit.allowed
+async def may_note(what: str, subject: str) -> bool:
+    """Whether one more refusal is written down. For what is looked at without end: who tries would write as fast as they
+    can ask."""
+    limit = Limit(f"noted-{what}", get_settings().auth.refusals_noted, _HOUR_SECONDS)
+    return await _count(limit, subject) <= limit.allowed
 
 
 def _guesses(what: Guessing) -> Limit:

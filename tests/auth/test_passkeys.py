@@ -14,12 +14,22 @@ from sqlmodel import col
 
 from src.auth.models import Passkey, PasskeyChallenge
 from src.shared.errors import ErrorCode
-from tests.auth.conftest import LOGIN, SECURITY, Guard, OpenSession, Session, ask
+from tests.auth.conftest import (
+    LOGIN,
+    SECURITY,
+    Guard,
+    OpenSession,
+    Session,
+    ask,
+    begin_totp,
+    confirm_totp,
+)
 from tests.auth.test_second_factors import audited, make_old
 from tests.conftest import PASSWORD
 from tests.support.answers import at_once, data_of, refused, refused_fields
 from tests.support.authenticator import Authenticator, Json, decoded, encoded
 from tests.support.mail import Mailbox
+from tests.support.phone import Phone
 from tests.support.postgres import Kind
 from tests.support.service import own_place
 from tests.support.tables import execute
@@ -156,6 +166,52 @@ def test_a_new_one_takes_a_factor_that_was_proven_a_moment_ago(keep: Keep, datab
 
     refused(begin(keeper.session), ErrorCode.STEP_UP_REQUIRED)
     refused(ask(keeper.session, "DELETE", f"{PASSKEYS}/{keeper.passkey_id}"), ErrorCode.STEP_UP_REQUIRED)
+
+
+def test_a_set_up_that_was_begun_before_the_first_factor_is_no_way_around_it(
+    open_session: OpenSession, guard: Guard, database_url: str
+) -> None:
+    """A stolen session and a password, once, are what a second factor is there to withstand."""
+    owner = open_session()
+    thief = open_session(owner.account)
+    authenticator, phone = Authenticator(), Phone(data_of(begin_totp(thief), 201)["secret"], database_url)
+    asked = data_of(begin(thief))
+    data_of(add(owner, Authenticator().create(data_of(begin(owner)))), 201)
+
+    refused(add(thief, authenticator.create(asked)), ErrorCode.STEP_UP_REQUIRED)
+    refused(confirm_totp(thief, phone.code()), ErrorCode.STEP_UP_REQUIRED)
+
+
+def test_an_account_has_twenty_and_no_more(keep: Keep) -> None:
+    session = keep().session
+    asked = [data_of(begin(session)) for _ in range(2)]
+    for _ in range(18):
+        data_of(add(session, Authenticator().create(data_of(begin(session)))), 201)
+    data_of(add(session, Authenticator().create(asked[0])), 201)
+
+    refused(add(session, Authenticator().create(asked[1])), ErrorCode.TOO_MANY_PASSKEYS)
+    assert refused(begin(session), ErrorCode.TOO_MANY_PASSKEYS) == {"limit": 20}
+
+
+def test_an_id_has_the_length_that_the_standard_allows(open_session: OpenSession) -> None:
+    session = open_session()
+    long = Authenticator(credential_id=b"x" * 1024)
+
+    refused(add(session, long.create(data_of(begin(session)))), ErrorCode.INVALID_PASSKEY)
+
+    data_of(add(session, Authenticator(credential_id=b"x" * 1000 + uuid4().bytes).create(data_of(begin(session)))), 201)
+
+
+def test_who_tries_without_end_does_not_write_without_end(database_kind: Kind) -> None:
+    with own_place(database_kind, AUTH__REFUSALS_NOTED="3") as place, place.service() as service:
+        letter = service.log_in()
+        for _ in range(5):
+            options = data_of(service.client.post(f"{LOGIN}/passkey/options", json={}))
+            answer = service.client.post(f"{LOGIN}/passkey", json={"credential": Authenticator().get(options)})
+            refused(answer, ErrorCode.INVALID_PASSKEY)
+
+        noted = data_of(service.get("audit", token=letter["access_token"], action="passkey.refused"))
+        assert noted["total"] == 3
 
 
 # --- Logging in

@@ -23,6 +23,7 @@ from tests.auth.conftest import (
     SECURITY,
     STEP_UP,
     Guard,
+    Guarded,
     OpenSession,
     Session,
     ask,
@@ -98,6 +99,16 @@ def test_a_secret_that_was_asked_for_again_takes_the_place_of_the_one_before(
 
     refused(confirm_totp(session, first.code()), ErrorCode.INVALID_SECOND_FACTOR)
     data_of(confirm_totp(session, second.code()))
+
+
+def test_what_was_begun_long_ago_is_begun_no_more(open_session: OpenSession, database_url: str) -> None:
+    session = open_session()
+    phone = Phone(data_of(begin_totp(session), 201)["secret"], database_url)
+    mine = col(TotpFactor.user_id) == UUID(session.account.id)
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    execute(database_url, update(TotpFactor).where(mine).values(updated_at=long_ago))
+
+    refused(confirm_totp(session, phone.code()), ErrorCode.TOTP_NOT_BEGUN)
 
 
 # --- Logging in
@@ -473,15 +484,21 @@ def test_who_lacks_the_factor_that_a_role_takes_still_has_a_profile(
     assert data_of(ask(session, "PATCH", "/api/v1/profile", {"username": name}))["username"] == name
 
 
-def test_wrong_recovery_codes_are_looked_at_without_end_and_noted_ten_times(guard: Guard, admin: httpx2.Client) -> None:
-    guarded = guard()
-    token = guarded.begin_login()
+def test_wrong_recovery_codes_are_looked_at_without_end_and_noted_so_often(database_kind: Kind) -> None:
+    with own_place(database_kind, AUTH__REFUSALS_NOTED="3") as place, place.service() as service:
+        letter, email = service.log_in(), service.register()
+        told = service.log_in(email)
+        session = Session(service.client, Account("", email), told["access_token"], told["refresh_token"])
+        phone = Phone(data_of(begin_totp(session), 201)["secret"], place.env["DB__URL"])
+        guarded = Guarded(session, phone, data_of(confirm_totp(session, phone.code()))["recovery_codes"])
+        token = guarded.begin_login()
 
-    for _ in range(12):
-        refused(guarded.finish(token, "AAAA-AAAA-AAAA-AAAA", "recovery_code"), ErrorCode.INVALID_SECOND_FACTOR)
+        for _ in range(5):
+            refused(guarded.finish(token, "AAAA-AAAA-AAAA-AAAA", "recovery_code"), ErrorCode.INVALID_SECOND_FACTOR)
 
-    assert len(audited(admin, guarded.account, "second_factor.refused")) == 10
-    data_of(guarded.finish(token, guarded.recovery_codes[0], "recovery_code"))
+        noted = data_of(service.get("audit", token=letter["access_token"], action="second_factor.refused"))
+        assert noted["total"] == 3
+        data_of(guarded.finish(token, guarded.recovery_codes[0], "recovery_code"))
 
 
 def test_recovery_codes_are_renewed_five_times_an_hour(guard: Guard) -> None:

@@ -1,5 +1,6 @@
 """Second factors, as their owner sets them up and takes them away, and as an administrator resets them."""
 
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -37,6 +38,7 @@ from src.users.permissions import Grants
 from src.users.schemas import RoleResponse
 
 _RECOVERY_CODES: Final = 10
+_BEGUN_FOR: Final = timedelta(hours=1)
 
 
 async def begin_totp(user_id: UUID, session_id: UUID, request: ConfirmRequest, device: Device) -> TotpEnrolmentResponse:
@@ -67,15 +69,17 @@ async def begin_totp(user_id: UUID, session_id: UUID, request: ConfirmRequest, d
 async def confirm_totp(user_id: UUID, session_id: UUID, code: str) -> RecoveryCodesResponse:
     """From now on a log-in takes a code of the app, too. This session has proven it.
 
-    Refused: TOO_MANY_ATTEMPTS, TOTP_NOT_BEGUN, INVALID_SECOND_FACTOR, INVALID_TOKEN.
+    Refused: TOO_MANY_ATTEMPTS, TOTP_NOT_BEGUN, INVALID_SECOND_FACTOR, INVALID_TOKEN; STEP_UP_REQUIRED, as `begin_totp`.
     """
     codes: list[str] = []
     of = proving.attempt(user_id, SecondFactorMethod.TOTP, guessing=Guessing.SET_UP)
     async with of as attempt, transaction() as session:
         caller = await lock_session(session, user_id, session_id)
         factor = await session.get(TotpFactor, user_id, with_for_update=True)
-        if factor is None or factor.confirmed_at is not None:
+        if factor is None or factor.confirmed_at is not None or factor.updated_at < utc_now() - _BEGUN_FOR:
             raise BusinessException(ErrorCode.TOTP_NOT_BEGUN)
+        # What was begun before there was a factor is not a way around it.
+        await proving.refuse_stale(session, caller)
         attempt.verdict = proving.accept(factor, code)
         if attempt.succeeded:
             factor.confirmed_at = utc_now()

@@ -45,6 +45,8 @@ from src.shared.errors import ErrorCode
 from src.users import User
 
 _MOST: Final = 20
+_LONGEST_ID: Final = 1023
+"""Of a credential (§5.1.3): the column's, too."""
 _KEPT_FOR: Final = timedelta(days=1)
 _LOGIN: Final = "login"
 
@@ -123,11 +125,17 @@ async def begin_passkey(user_id: UUID, session_id: UUID, request: ConfirmRequest
         caller = await lock_session(session, user_id, session_id)
         await refuse_changed_password(session, user_id, stored)
         await proving.refuse_stale(session, caller)
-        known = await _known(session, user_id)
-        if len(known) >= _MOST:
-            raise BusinessException(ErrorCode.TOO_MANY_PASSKEYS, data={"limit": _MOST})
+        known = await _refuse_one_more(session, user_id)
         challenge = await _make_challenge(session, f"register:{session_id}")
     return passkeys.creation_options(challenge, user_id=user_id, user_name=user.email, known=known)
+
+
+async def _refuse_one_more(session: AsyncSession, user_id: UUID) -> list[Known]:
+    """Than an account may have; those that it has."""
+    known = await _known(session, user_id)
+    if len(known) >= _MOST:
+        raise BusinessException(ErrorCode.TOO_MANY_PASSKEYS, data={"limit": _MOST})
+    return known
 
 
 async def _known(session: AsyncSession, user_id: UUID) -> list[Known]:
@@ -136,16 +144,18 @@ async def _known(session: AsyncSession, user_id: UUID) -> list[Known]:
 
 
 async def add_passkey(user_id: UUID, session_id: UUID, request: AddPasskeyRequest) -> NewPasskeyResponse:
-    """Refused: PASSKEYS_OFF, INVALID_PASSKEY, PASSKEY_KNOWN, INVALID_TOKEN."""
+    """Refused: PASSKEYS_OFF, INVALID_PASSKEY, PASSKEY_KNOWN, TOO_MANY_PASSKEYS, INVALID_TOKEN, STEP_UP_REQUIRED."""
     _refuse_without_domain()
     made: NewPasskeyResponse | _Wrong = _Wrong.REPLAYED
     async with transaction() as session:
         caller = await lock_session(session, user_id, session_id)
+        # What was asked for before there was a factor is not a way around it.
+        await proving.refuse_stale(session, caller)
         challenge = await _redeem_challenge(session, request.credential, f"register:{session_id}")
         if challenge is not None:
             made = await _register(session, caller, request, challenge)
     if isinstance(made, _Wrong):
-        await _note_refusal(user_id, made)
+        await _note_refusal(user_id, made, by=str(user_id))
         raise BusinessException(ErrorCode.PASSKEY_KNOWN if made is _Wrong.KNOWN else ErrorCode.INVALID_PASSKEY)
     return made
 
@@ -158,6 +168,9 @@ async def _register(
     except InvalidPasskeyError as error:
         logger.bind(reason=str(error)[:200]).info("A passkey was refused")
         return _Wrong.INVALID
+    if len(registered.credential_id) > _LONGEST_ID:
+        return _Wrong.INVALID
+    await _refuse_one_more(session, caller.user_id)
     row = Passkey(
         user_id=caller.user_id,
         name=request.name,
@@ -251,7 +264,7 @@ async def log_in_by_passkey(request: PasskeyLoginRequest, device: Device) -> Tok
                 await challenges.redeem(session, token)
             opened = await open_session(session, use.user, device, second_factor=SecondFactorMethod.PASSKEY)
     if opened is None:
-        await _note_refusal(use.user_id, use.wrong or _Wrong.UNKNOWN)
+        await _note_refusal(use.user_id, use.wrong or _Wrong.UNKNOWN, by=device.address)
         raise BusinessException(ErrorCode.INVALID_PASSKEY)
     return opened
 
@@ -261,8 +274,9 @@ def _may_log_in(user: User) -> bool:
 
 
 async def begin_passkey_step_up(session: AsyncSession, user_id: UUID, session_id: UUID) -> Json:
-    """Refused: PASSKEYS_OFF."""
+    """Refused: PASSKEYS_OFF, TOO_MANY_ATTEMPTS."""
     _refuse_without_domain()
+    await throttle.spend_confirmation(str(user_id))
     known = await _known(session, user_id)
     challenge = await _make_challenge(session, f"step_up:{session_id}")
     return passkeys.request_options(challenge, known=known, user_verified=False)
@@ -277,7 +291,7 @@ async def step_up_by_passkey(user_id: UUID, session_id: UUID, answer: PasskeyAns
             caller = await lock_session(session, user_id, session_id)
             await factors.mark_proven(session, caller, SecondFactorMethod.PASSKEY)
     if use.wrong is not None:
-        await _note_refusal(user_id, use.wrong)
+        await _note_refusal(user_id, use.wrong, by=str(user_id))
         raise BusinessException(ErrorCode.INVALID_PASSKEY)
 
 
@@ -335,7 +349,10 @@ async def _count(session: AsyncSession, row: Passkey, sign_count: int) -> bool:
     return counted.first() is not None
 
 
-async def _note_refusal(user_id: UUID | None, wrong: _Wrong) -> None:
+async def _note_refusal(user_id: UUID | None, wrong: _Wrong, *, by: str) -> None:
+    """`by`: whoever tries, an address or an account."""
+    if not await throttle.may_note("passkey", by):
+        return
     await audit.record_alone(
         "passkey.refused",
         target=("user", user_id) if user_id is not None else ("passkey", "unknown"),

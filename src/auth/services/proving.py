@@ -88,7 +88,7 @@ async def attempt(
         if counts and made.verdict in (None, Verdict.TAKEN):
             await throttle.give_back_guess(guessing, user_id)
     if not made.succeeded:
-        if counts or await throttle.may_note_recovery_code(user_id):
+        if counts or await throttle.may_note("recovery-code", str(user_id)):
             await _note_refusal(user_id, method, made, tell_of=guessing if is_last else None)
         raise BusinessException(ErrorCode.INVALID_SECOND_FACTOR)
 
