@@ -270,7 +270,7 @@ async def test_the_last_use_of_a_key_is_noted_with_its_address(holder: Holder) -
     await eventually(noted)
 
 
-def test_of_fifty_new_keys_at_once_none_is_one_too_many(database_kind: Kind) -> None:
+def test_of_twenty_new_keys_at_once_none_is_one_too_many(database_kind: Kind) -> None:
     with own_place(database_kind, AUTH__API_KEYS_PER_ACCOUNT="3") as place, place.service() as service:
         session = _chief(service)
 

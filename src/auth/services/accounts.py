@@ -30,6 +30,10 @@ def may_log_in(*, is_active: bool, is_verified: bool) -> bool:
     return is_active and (is_verified or not get_settings().verified_email_required)
 
 
+def owner_may_log_in(user: User) -> bool:
+    return may_log_in(is_active=user.is_active, is_verified=user.is_verified)
+
+
 async def lock_account(session: AsyncSession, user_id: UUID) -> User | None:
     """The row as it is now; whoever waits for the lock sees what was done meanwhile."""
     locked = select(User).where(User.id == user_id).with_for_update(key_share=True)

@@ -36,7 +36,8 @@ async def create_api_key(
     user_id: UUID, session_id: UUID, request: CreateApiKeyRequest, device: Device, *, held: Grants
 ) -> NewApiKeyResponse:
     """Refused: TOO_MANY_ATTEMPTS, INVALID_CREDENTIALS, CONFLICTING_WRITE, PERMISSION_UNKNOWN, GRANT_NOT_HELD,
-    TOO_MANY_API_KEYS, INVALID_REQUEST, INVALID_TOKEN; STEP_UP_REQUIRED, of who has a second factor and did not prove it within a quarter of an hour."""
+    TOO_MANY_API_KEYS, INVALID_REQUEST, INVALID_TOKEN; STEP_UP_REQUIRED, of who has a second factor and did not prove it
+    within a quarter of an hour."""
     settings, wanted = get_settings().auth, sorted(set(request.permissions))
     if no_such := unknown(wanted):
         raise BusinessException(ErrorCode.PERMISSION_UNKNOWN, data={"unknown": no_such})

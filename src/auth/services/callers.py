@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from src.auth.models import ApiKey, AuthSession
-from src.auth.services.accounts import may_log_in
+from src.auth.services.accounts import owner_may_log_in
 from src.auth.services.keys import is_in_use
 from src.auth.tokens import AccessClaims, Claims, KeyClaims
 from src.mixins import utc_now
@@ -70,7 +70,7 @@ async def _of_key(session: AsyncSession, claims: KeyClaims) -> Account | None:
     )
     row = (await session.execute(query)).one_or_none()
     # Nor does a machine call for who may not log in.
-    if row is None or not may_log_in(is_active=row[0].is_active, is_verified=row[0].is_verified):
+    if row is None or not owner_may_log_in(row[0]):
         return None
     return Account(row[0], row[1].expires_at, key=row[1])
 

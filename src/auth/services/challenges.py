@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from src.audit import services as audit
 from src.auth import tokens
 from src.auth.models import LoginChallenge, SecondFactorMethod
-from src.auth.services.accounts import lock_account, may_log_in
+from src.auth.services.accounts import lock_account, owner_may_log_in
 from src.config import get_settings
 from src.exceptions import BusinessException
 from src.mixins import utc_now
@@ -67,11 +67,7 @@ async def lock_challenged(session: AsyncSession, token: str) -> User:
     user = await lock_account(session, await find_challenged(session, token))
     # Behind the lock: what ended all its sessions meanwhile, as a new password does, ended this.
     epoch = (await session.execute(select(LoginChallenge.auth_epoch).where(*_good(token)))).scalar_one_or_none()
-    if (
-        user is None
-        or epoch != user.auth_epoch
-        or not may_log_in(is_active=user.is_active, is_verified=user.is_verified)
-    ):
+    if user is None or epoch != user.auth_epoch or not owner_may_log_in(user):
         raise BusinessException(ErrorCode.INVALID_LOGIN_CHALLENGE)
     return user
 

@@ -13,7 +13,7 @@ from src.auth import passwords, throttle
 from src.auth.models import AuthSession, Credential
 from src.auth.schemas import FinishLoginRequest, TokenResponse
 from src.auth.services import challenges, proving
-from src.auth.services.accounts import even_out, lock_account, may_log_in
+from src.auth.services.accounts import even_out, lock_account, owner_may_log_in
 from src.auth.services.challenges import Challenge
 from src.auth.services.devices import Device
 from src.auth.services.proving import Proof
@@ -44,7 +44,7 @@ async def log_in(name: str, password: str, device: Device) -> TokenResponse:
     async with transaction() as session:
         # Under the account's lock: a disable or a password change that came meanwhile wins.
         current = await lock_account(session, user.id)
-        if current is None or not _may_log_in(current) or current.auth_epoch != user.auth_epoch:
+        if current is None or not owner_may_log_in(current) or current.auth_epoch != user.auth_epoch:
             raise BusinessException(ErrorCode.INVALID_CREDENTIALS)
         if fresh_hash is not None:
             await _store_hash(session, user.id, fresh_hash)
@@ -90,15 +90,11 @@ async def _check_password(name: str, password: str, device: Device) -> tuple[Use
         await throttle.refuse_exhausted_login(account, device.address)
         await _refuse_strangers(user_id, device.address)
         right, fresh_hash = await passwords.verify_password(password, stored)
-        if right and user is not None and stored is not None and _may_log_in(user):
+        if right and user is not None and stored is not None and owner_may_log_in(user):
             return user, fresh_hash
         reached = await throttle.count_failed_login(account, device.address)
     await _note_refusal(account, user_id, reached)
     raise BusinessException(ErrorCode.INVALID_CREDENTIALS)
-
-
-def _may_log_in(user: User) -> bool:
-    return may_log_in(is_active=user.is_active, is_verified=user.is_verified)
 
 
 async def _password_hash(session: AsyncSession, user_id: UUID | None) -> str | None:

@@ -1,6 +1,6 @@
 """Passkeys: setting them up, and logging in with one, alone or as the second factor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -32,7 +32,7 @@ from src.auth.services.accounts import (
     confirm_password,
     lock_account,
     lock_session,
-    may_log_in,
+    owner_may_log_in,
     refuse_changed_password,
 )
 from src.auth.services.devices import Device
@@ -139,8 +139,12 @@ async def _refuse_one_more(session: AsyncSession, user_id: UUID) -> list[Known]:
 
 
 async def _known(session: AsyncSession, user_id: UUID) -> list[Known]:
-    rows = await session.execute(select(Passkey).where(Passkey.user_id == user_id).order_by(col(Passkey.created_at)))
-    return [Known(row.credential_id, row.transports) for row in rows.scalars()]
+    return [Known(row.credential_id, row.transports) for row in await _all_of(session, user_id)]
+
+
+async def _all_of(session: AsyncSession, user_id: UUID) -> Iterable[Passkey]:
+    mine = select(Passkey).where(Passkey.user_id == user_id).order_by(col(Passkey.created_at))
+    return (await session.execute(mine)).scalars()
 
 
 async def add_passkey(user_id: UUID, session_id: UUID, request: AddPasskeyRequest) -> NewPasskeyResponse:
@@ -193,8 +197,7 @@ async def _register(
 
 
 async def list_passkeys(session: AsyncSession, user_id: UUID) -> list[PasskeyResponse]:
-    rows = await session.execute(select(Passkey).where(Passkey.user_id == user_id).order_by(col(Passkey.created_at)))
-    return [PasskeyResponse.model_validate(row) for row in rows.scalars()]
+    return [PasskeyResponse.model_validate(row) for row in await _all_of(session, user_id)]
 
 
 async def rename_passkey(session: AsyncSession, user_id: UUID, passkey_id: UUID, name: str) -> PasskeyResponse:
@@ -258,7 +261,7 @@ async def log_in_by_passkey(request: PasskeyLoginRequest, device: Device) -> Tok
     async with transaction() as session:
         owner = await challenges.find_challenged(session, token) if token else None
         use = await _use(session, request.credential, _second_step(token) if token else _LOGIN, owner)
-        if use.wrong is None and use.user is not None and _may_log_in(use.user):
+        if use.wrong is None and use.user is not None and owner_may_log_in(use.user):
             if token:
                 await challenges.lock_challenged(session, token)
                 await challenges.redeem(session, token)
@@ -267,10 +270,6 @@ async def log_in_by_passkey(request: PasskeyLoginRequest, device: Device) -> Tok
         await _note_refusal(use.user_id, use.wrong or _Wrong.UNKNOWN, by=device.address)
         raise BusinessException(ErrorCode.INVALID_PASSKEY)
     return opened
-
-
-def _may_log_in(user: User) -> bool:
-    return may_log_in(is_active=user.is_active, is_verified=user.is_verified)
 
 
 async def begin_passkey_step_up(session: AsyncSession, user_id: UUID, session_id: UUID) -> Json:
