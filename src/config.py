@@ -107,6 +107,33 @@ def _origin(url: str) -> str:
     return url
 
 
+def web_address(value: str) -> str:
+    """A page, or an endpoint of somebody's: no address that says who calls, and none that browsers read in two ways."""
+    parsed = _split_url(value)
+    if (
+        parsed.scheme not in ("https", "http")
+        or not parsed.hostname
+        or "@" in parsed.netloc
+        or "#" in value
+        or not value.isascii()
+        or not value.isprintable()
+        or set(value) & set(' "<>\\^`{|}')
+    ):
+        raise ValueError("must be https://name/path, without a user's name, a # and blanks")
+    return value
+
+
+def _without_query(value: str) -> str:
+    if "?" in value:
+        raise ValueError("takes no ?")
+    return value
+
+
+def _page_or_none(value: str) -> str:
+    return _without_query(web_address(value)).rstrip("/") if value else value
+
+
+WebAddress = Annotated[str, Field(max_length=2048), AfterValidator(web_address)]
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 OriginList = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split_list)]
 SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_list)]
@@ -118,6 +145,44 @@ PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 class _Section(BaseModel):
     # Inputs stay out of error texts: a mistyped secret must not end up in a log.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+
+class ProviderSettings(_Section):
+    """Who says who somebody is (OpenID Connect Core 1.0)."""
+
+    name: str = Field(pattern=r"^[a-z0-9](-?[a-z0-9]){0,31}$")
+    """As it stands in paths."""
+    title: str = Field("", max_length=64)
+    """As people read it; the name, where there is none."""
+    issuer: Annotated[WebAddress, Field(max_length=512), AfterValidator(_without_query)]
+    client_id: str = Field(min_length=1, max_length=255)
+    client_secret: SecretStr | None = None
+    scopes: str = Field("openid email", pattern=r"^openid( [\x21\x23-\x5b\x5d-\x7e]+)*$")
+
+    @property
+    def shown(self) -> str:
+        return self.title or self.name
+
+
+def _one_of_each(providers: tuple[ProviderSettings, ...]) -> tuple[ProviderSettings, ...]:
+    for what in ("name", "issuer"):
+        if len({getattr(each, what) for each in providers}) < len(providers):
+            raise ValueError(f"two have the same {what}")
+    return providers
+
+
+def _written_as_json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else ()
+    except (ValueError, RecursionError):
+        raise ValueError("must be a JSON list") from None
+
+
+ProviderList = Annotated[
+    tuple[ProviderSettings, ...], NoDecode, BeforeValidator(_written_as_json), AfterValidator(_one_of_each)
+]
 
 
 class AppSettings(_Section):
@@ -243,6 +308,14 @@ class AuthSettings(_Section):
     passkey_origins: OriginList = Field(
         (),
         description="Pages that may use them; default: https:// and the domain, outside production http://localhost:PORT",
+    )
+    providers: ProviderList = Field(
+        (),
+        description='Who else says who somebody is, by OpenID Connect: [{"name": "acme", "title": "Acme", "issuer": "https://…", "client_id": "…", "client_secret": "…"}]',
+    )
+    provider_redirect_url: Annotated[str, Field(max_length=2048), AfterValidator(_page_or_none)] = Field(
+        "",
+        description="Page that takes what a provider sends back; each sends its to this, a slash and its name",
     )
     api_keys_per_account: int = Field(50, ge=0, description="API keys that an account may have at once; 0: none")
     api_key_max_days: int = Field(365, ge=1, le=3650, description="Longest life of an API key")
@@ -499,6 +572,9 @@ def load_settings(**overrides: Any) -> Settings:  # Any: whatever a section take
 
 def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
     name = setting_name(*loc)
+    if any(isinstance(part, str) for part in loc[2:]):
+        # A part of a setting that has parts.
+        return f"{name}: {'.'.join(str(part) for part in loc[2:])}: {message}"
     if kind != "extra_forbidden":
         return f"{name}: {message}"
     known = [setting_name(section, field) for section, field in all_settings()]
@@ -573,6 +649,21 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
             "AUTH__SECRET",
             production and secret != "" and secret in other_secrets,
             "also the password in DB__URL, CACHE__URL or MAIL__URL; one secret, one purpose",
+        ),
+        (
+            "AUTH__PROVIDER_REDIRECT_URL",
+            bool(settings.auth.providers) and not settings.auth.provider_redirect_url,
+            "missing; AUTH__PROVIDERS send people back to it",
+        ),
+        (
+            "AUTH__PROVIDER_REDIRECT_URL",
+            production and settings.auth.provider_redirect_url.startswith("http:"),
+            "must be https://: what a provider sends back logs somebody in",
+        ),
+        (
+            "AUTH__PROVIDERS",
+            production and any(provider.issuer.startswith("http:") for provider in settings.auth.providers),
+            "an issuer must be https://: whoever stands in between would be anybody",
         ),
         (
             "OUTBOX__LEASE_SECONDS",

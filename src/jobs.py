@@ -10,7 +10,7 @@ from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from src.auth import services as auth
-from src.auth.services import api_keys, challenges, one_time, passkeys, sessions
+from src.auth.services import api_keys, challenges, one_time, passkeys, providers, sessions
 from src.auth.services.addresses import ADDRESS_CHANGE_REQUESTED, VERIFICATION_REQUESTED
 from src.auth.services.recovery import PASSWORD_FORGOTTEN
 from src.config import get_settings
@@ -37,6 +37,7 @@ SWEEPS: Final[Mapping[str, Callable[[AsyncSession], Awaitable[int]]]] = {
     "log-in challenges": challenges.sweep,
     "API keys": api_keys.sweep,
     "passkey challenges": passkeys.sweep,
+    "errands to providers": providers.sweep,
 }
 _SWEPT_FIRST_AFTER_SECONDS: Final = 60
 _SWEPT_EVERY_SECONDS: Final = 3600

@@ -1,4 +1,4 @@
-"""Calls to other services, tried again while the network has a bad moment. The one room that imports httpx."""
+"""Calls to other services, tried again while the network has a bad moment."""
 
 import asyncio
 import functools

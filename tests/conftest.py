@@ -14,6 +14,7 @@ import pytest
 
 from src.shared import database
 from tests.support.mail import Mailbox, running_mail_server
+from tests.support.oidc import House, Town, running_providers
 from tests.support.postgres import SERVER_VARIABLE as TEST_DB_URL
 from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
 from tests.support.server import Server, run_command, running_server, shortcuts
@@ -110,7 +111,19 @@ def mailbox() -> Iterator[Mailbox]:
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iterator[Callable[[Kind], _Running]]:
+def providers() -> Iterator[Town]:
+    with running_providers() as town:
+        yield town
+
+
+@pytest.fixture(scope="session")
+def provider(providers: Town) -> House:
+    """Who else says to `server` who somebody is."""
+    return providers.house("acme")
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox, providers: Town) -> Iterator[Callable[[Kind], _Running]]:
     """The services of this process, one a database: started by the first test that asks, and kept for all others.
 
     Not a fixture a kind: pytest would stop one service and start the other with each file.
@@ -129,6 +142,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Itera
                 "CACHE__URL": cache_url,
                 "CACHE__NAMESPACE": f"test-{uuid4().hex[:12]}",
                 "MAIL__URL": mailbox.url,
+                **providers.settings("acme", "other"),
                 **PATIENT,
             }
             email = f"admin-{uuid4().hex}@example.com"

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, Enum, Index, false
+from sqlalchemy import JSON, BigInteger, Enum, Index, UniqueConstraint, false
 from sqlmodel import Field, SQLModel
 
 from src.mixins import TimestampMixin, utc_now
@@ -54,6 +54,7 @@ class Purpose(StrEnum):
     RESET_PASSWORD = "reset_password"  # noqa: S105 - a name, no secret
     ACCEPT_INVITATION = "accept_invitation"
     CHANGE_ADDRESS = "change_address"
+    LINK_PROVIDER = "link_provider"
 
 
 class OneTimeToken(SQLModel, table=True):
@@ -77,6 +78,8 @@ class OneTimeToken(SQLModel, table=True):
     )
     email: str = Field(max_length=320, index=True)
     """Where it was sent."""
+    facts: dict[str, str] = Field(default_factory=dict, sa_type=JSON, sa_column_kwargs={"server_default": "{}"})
+    """What it is about, where its purpose does not say all."""
     created_at: datetime = Field(default_factory=utc_now)
     expires_at: datetime
     used_at: datetime | None = Field(default=None)
@@ -156,6 +159,34 @@ class LoginChallenge(SQLModel, table=True):
     auth_epoch: int
     """The account's: what ends its sessions ends this, too."""
     created_at: datetime = Field(default_factory=utc_now)
+    expires_at: datetime
+    used_at: datetime | None = Field(default=None)
+
+
+class ProviderLink(SQLModel, table=True):
+    """Whom a provider (OpenID Connect) means by a subject. It never means anybody else by it."""
+
+    __tablename__ = "provider_links"
+    __table_args__ = (UniqueConstraint("issuer", "subject"), UniqueConstraint("user_id", "issuer"))
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    user_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE")
+    issuer: str = Field(max_length=512)
+    subject: str = Field(max_length=255)
+    created_at: datetime = Field(default_factory=utc_now)
+    last_used_at: datetime | None = Field(default=None)
+
+
+class ProviderErrand(SQLModel, table=True):
+    """A browser that was sent to a provider: good once, for what it was sent for."""
+
+    __tablename__ = "provider_errands"
+
+    token_hash: str = Field(primary_key=True, max_length=64)
+    """As that of a refresh token."""
+    provider: str = Field(max_length=32)
+    session_id: UUID | None = Field(default=None, foreign_key="auth_sessions.id", ondelete="CASCADE", index=True)
+    """Whose account is to be linked; None of a log-in."""
     expires_at: datetime
     used_at: datetime | None = Field(default=None)
 

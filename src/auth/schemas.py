@@ -173,6 +173,50 @@ class NewPasskeyResponse(PasskeyResponse):
     """Told once, with the first factor; empty with others."""
 
 
+ProviderName = Annotated[Line, StringConstraints(max_length=32)]
+
+
+class ProviderResponse(ResponseModel):
+    name: str
+    title: str
+
+
+class ProviderErrandResponse(ResponseModel):
+    """Where a browser is sent, and what it keeps until it comes back."""
+
+    authorization_url: str
+    browser_token: str
+    """For the page alone that goes on (`sessionStorage`): it never travels in an address."""
+    expires_in: int
+    """Seconds."""
+
+
+class ProviderAnswerRequest(RequestModel):
+    """What came back in the address, and what the browser kept."""
+
+    browser_token: OpaqueToken
+    state: OpaqueToken
+    code: Annotated[SecretStr, Field(min_length=1, max_length=4096)]
+    iss: Annotated[
+        Annotated[Line, StringConstraints(max_length=512)] | None, Field(description="RFC 9207, where it came back")
+    ] = None
+
+
+class LinkProviderRequest(RequestModel):
+    current_password: Annotated[
+        TypedPassword | None, Field(description="Of whoever has one; others logged in within a quarter of an hour")
+    ] = None
+
+
+class ProviderLinkResponse(ResponseModel):
+    id: UUID
+    provider: str | None
+    """Its name; null where it lets nobody in any more."""
+    title: str
+    created_at: LocalDatetime
+    last_used_at: LocalDatetime | None
+
+
 class CreateApiKeyRequest(ConfirmRequest):
     name: Annotated[Name, StringConstraints(max_length=64)]
     permissions: Annotated[
@@ -252,6 +296,7 @@ class SecurityResponse(ResponseModel):
     has_password: bool
     totp: TotpStatus
     passkeys: list[PasskeyResponse]
+    providers: list[ProviderLinkResponse]
     recovery_codes_left: int
     second_factor_required: bool
     """By one of the account's roles, which counts only where a factor was proven."""

@@ -23,6 +23,9 @@ class ErrorCode(IntEnum):
     INVALID_LOGIN_CHALLENGE = 10012
     STEP_UP_REQUIRED = 10013
     INVALID_PASSKEY = 10014
+    INVALID_PROVIDER_ANSWER = 10015
+    PROVIDER_ADDRESS_UNPROVEN = 10016
+    PROVIDER_LINK_UNCONFIRMED = 10017
 
     USER_NOT_FOUND = 20001
     EMAIL_TAKEN = 20002
@@ -41,6 +44,10 @@ class ErrorCode(IntEnum):
     PASSKEY_KNOWN = 20015
     TOO_MANY_PASSKEYS = 20016
     PASSKEYS_OFF = 20017
+    PROVIDER_NOT_FOUND = 20018
+    PROVIDER_LINK_NOT_FOUND = 20019
+    PROVIDER_LINKED = 20020
+    LAST_WAY_IN = 20021
 
     PERMISSION_DENIED = 30001
     ROLE_REQUIRED = 30002
@@ -76,6 +83,7 @@ class ErrorCode(IntEnum):
     CONFLICTING_WRITE = 90004
     EVENT_NOT_FOUND = 90005
     EVENT_NOT_DEAD = 90006
+    PROVIDER_UNAVAILABLE = 90007
 
 
 ERROR_CODE_TO_HTTP = {
@@ -93,6 +101,9 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.INVALID_LOGIN_CHALLENGE: 401,
     ErrorCode.STEP_UP_REQUIRED: 401,
     ErrorCode.INVALID_PASSKEY: 401,
+    ErrorCode.INVALID_PROVIDER_ANSWER: 401,
+    ErrorCode.PROVIDER_ADDRESS_UNPROVEN: 403,
+    ErrorCode.PROVIDER_LINK_UNCONFIRMED: 403,
     ErrorCode.USER_NOT_FOUND: 404,
     ErrorCode.EMAIL_TAKEN: 409,
     ErrorCode.USERNAME_TAKEN: 409,
@@ -110,6 +121,10 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.PASSKEY_KNOWN: 409,
     ErrorCode.TOO_MANY_PASSKEYS: 409,
     ErrorCode.PASSKEYS_OFF: 404,
+    ErrorCode.PROVIDER_NOT_FOUND: 404,
+    ErrorCode.PROVIDER_LINK_NOT_FOUND: 404,
+    ErrorCode.PROVIDER_LINKED: 409,
+    ErrorCode.LAST_WAY_IN: 409,
     ErrorCode.PERMISSION_DENIED: 403,
     ErrorCode.ROLE_REQUIRED: 403,
     ErrorCode.GRANT_NOT_HELD: 403,
@@ -140,6 +155,7 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.CONFLICTING_WRITE: 409,
     ErrorCode.EVENT_NOT_FOUND: 404,
     ErrorCode.EVENT_NOT_DEAD: 409,
+    ErrorCode.PROVIDER_UNAVAILABLE: 503,
 }
 
 
@@ -183,10 +199,20 @@ ERROR_CODE_EXPLAINED = {
     ErrorCode.STEP_UP_REQUIRED: Explanation(
         "A second factor has to be proven first",
         "Post one to `/auth/step-up`, with `data.max_age_seconds` not longer ago than that, and repeat the request; "
-        "without any, set one up at `/profile/security`.",
+        "without any, log in anew, or set one up at `/profile/security` where that is not enough.",
     ),
     ErrorCode.INVALID_PASSKEY: Explanation(
         "The passkey's answer is not valid", "Ask for new options and try again: each challenge is good once."
+    ),
+    ErrorCode.INVALID_PROVIDER_ANSWER: Explanation(
+        "The provider's answer is not valid", "Begin the sign-in again: each answer is good once, in one browser."
+    ),
+    ErrorCode.PROVIDER_ADDRESS_UNPROVEN: Explanation(
+        "The provider knows no verified e-mail address of yours", "Verify it there, or register here."
+    ),
+    ErrorCode.PROVIDER_LINK_UNCONFIRMED: Explanation(
+        "There is an account with this e-mail address already",
+        "Its owner got a mail with a code for `/auth/provider-links/confirm`; then the sign-in works.",
     ),
     ErrorCode.USER_NOT_FOUND: Explanation("No such user", "Check the id."),
     ErrorCode.EMAIL_TAKEN: Explanation("The e-mail address is taken", "Log in, or use another address."),
@@ -216,6 +242,19 @@ ERROR_CODE_EXPLAINED = {
     ),
     ErrorCode.PASSKEYS_OFF: Explanation(
         "This service knows no passkeys", "Whoever runs it sets `AUTH__PASSKEY_DOMAIN`; use another way to log in."
+    ),
+    ErrorCode.PROVIDER_NOT_FOUND: Explanation(
+        "No such provider", "`GET /auth/providers` lists those that this service takes."
+    ),
+    ErrorCode.PROVIDER_LINK_NOT_FOUND: Explanation(
+        "No such link to a provider", "List yours; it may have been removed."
+    ),
+    ErrorCode.PROVIDER_LINKED: Explanation(
+        "It is linked already",
+        "An account has one link to each provider, and whoever is known there has one account here: remove the other first.",
+    ),
+    ErrorCode.LAST_WAY_IN: Explanation(
+        "Nothing else would log in to the account", "Set a password first, by `/auth/password/forgot`."
     ),
     ErrorCode.PERMISSION_DENIED: Explanation(
         "You may not do this", "`data.required` names the permissions; ask an administrator."
@@ -284,6 +323,9 @@ ERROR_CODE_EXPLAINED = {
     ErrorCode.CONFLICTING_WRITE: Explanation("The change conflicts with another one", "Read again and retry."),
     ErrorCode.EVENT_NOT_FOUND: Explanation(
         "No such event", "Check the id; what was delivered more than a day ago is forgotten."
+    ),
+    ErrorCode.PROVIDER_UNAVAILABLE: Explanation(
+        "The provider does not answer now", "Begin the sign-in again after `Retry-After` seconds, or log in otherwise."
     ),
     ErrorCode.EVENT_NOT_DEAD: Explanation("The event was not given up", "It is delivered, or will be: do nothing."),
 }

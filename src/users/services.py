@@ -1,7 +1,7 @@
 """What can be done with accounts and roles."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -387,10 +387,10 @@ async def _lock_admin_role(session: AsyncSession) -> UUID:
     return (await session.execute(select(Role.id).where(Role.name == ADMIN).with_for_update())).scalar_one()
 
 
-_ABLE: list[ColumnElement[bool]] = []
+_ABLE: list[Callable[[], ColumnElement[bool]]] = []
 
 
-def count_as_able(condition: ColumnElement[bool]) -> None:
+def count_as_able(condition: Callable[[], ColumnElement[bool]]) -> None:
     """What else it takes to log in, said by whoever knows: the last administrator who can must stay."""
     _ABLE.append(condition)
 
@@ -400,7 +400,7 @@ async def _keep_an_admin(session: AsyncSession, *, without: UUID) -> None:
     admins = (
         select(UserRole.user_id)
         .join(User, col(User.id) == UserRole.user_id)
-        .where(UserRole.role_id == role_id, User.is_active, *_ABLE)
+        .where(UserRole.role_id == role_id, User.is_active, *(condition() for condition in _ABLE))
     )
     if get_settings().verified_email_required:
         # Who cannot log in administers nothing.

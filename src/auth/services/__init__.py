@@ -41,6 +41,16 @@ from src.auth.services.passkeys import (
     rename_passkey,
     step_up_by_passkey,
 )
+from src.auth.services.providers import (
+    begin_provider_link,
+    begin_provider_login,
+    confirm_provider_link,
+    link_provider,
+    list_provider_links,
+    list_providers,
+    log_in_by_provider,
+    unlink_provider,
+)
 from src.auth.services.proving import RECENT_SECONDS
 from src.auth.services.recovery import change_password, forget_password, reset_password, send_reset
 from src.auth.services.refreshing import refresh
@@ -69,9 +79,12 @@ __all__ = [
     "begin_passkey",
     "begin_passkey_login",
     "begin_passkey_step_up",
+    "begin_provider_link",
+    "begin_provider_login",
     "begin_totp",
     "change_password",
     "confirm_email_change",
+    "confirm_provider_link",
     "confirm_totp",
     "create_api_key",
     "create_user",
@@ -87,11 +100,15 @@ __all__ = [
     "get_key_set",
     "get_security",
     "invite_again",
+    "link_provider",
     "list_api_keys",
     "list_passkeys",
+    "list_provider_links",
+    "list_providers",
     "list_sessions",
     "log_in",
     "log_in_by_passkey",
+    "log_in_by_provider",
     "log_out",
     "log_out_everywhere",
     "note_use",
@@ -116,6 +133,7 @@ __all__ = [
     "send_verification",
     "step_up",
     "step_up_by_passkey",
+    "unlink_provider",
     "update_user",
     "verify_email",
 ]

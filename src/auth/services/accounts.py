@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, SQLColumnExpression, exists, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from src.audit import services as audit
 from src.auth import passwords, throttle
-from src.auth.models import AuthSession, Credential
+from src.auth.models import AuthSession, Credential, Passkey, ProviderLink
 from src.auth.services.devices import Device
 from src.config import get_settings
 from src.exceptions import BusinessException
@@ -22,8 +22,27 @@ from src.users import User
 from src.users import services as users
 from src.users.schemas import email_key
 
-# An account without a password, invited say, administers nothing.
-users.count_as_able(select(Credential.user_id).where(col(Credential.user_id) == User.id).exists())
+
+def linked(user_id: SQLColumnExpression[UUID] | UUID) -> ColumnElement[bool]:
+    """To a provider that the settings have: others let nobody in."""
+    issuers = [provider.issuer for provider in get_settings().auth.providers]
+    return exists().where(col(ProviderLink.user_id) == user_id, col(ProviderLink.issuer).in_(issuers))
+
+
+def has_password(user_id: SQLColumnExpression[UUID] | UUID) -> ColumnElement[bool]:
+    return exists().where(col(Credential.user_id) == user_id)
+
+
+# An account that was invited, say, administers nothing yet.
+users.count_as_able(lambda: or_(has_password(col(User.id)), linked(col(User.id))))
+
+
+async def refuse_without_way_in(session: AsyncSession, user_id: UUID) -> None:
+    """What was taken away just now was not all that logs in to the account. Refused: LAST_WAY_IN."""
+    passkey = exists().where(col(Passkey.user_id) == user_id)
+    ways = [has_password(user_id), linked(user_id), *([passkey] if get_settings().passkey_domain else [])]
+    if not (await session.execute(select(or_(*ways)))).scalar_one():
+        raise BusinessException(ErrorCode.LAST_WAY_IN)
 
 
 def may_log_in(*, is_active: bool, is_verified: bool) -> bool:

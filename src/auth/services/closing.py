@@ -13,6 +13,7 @@ from src.auth.models import (
     LoginChallenge,
     OneTimeToken,
     Passkey,
+    ProviderLink,
     RecoveryCode,
     TotpFactor,
 )
@@ -57,6 +58,7 @@ async def _delete_traces(session: AsyncSession, user_id: UUID) -> None:
     await session.execute(delete(OneTimeToken).where(col(OneTimeToken.user_id) == user_id))
     await session.execute(delete(ApiKey).where(col(ApiKey.user_id) == user_id))
     await session.execute(delete(Passkey).where(col(Passkey.user_id) == user_id))
+    await session.execute(delete(ProviderLink).where(col(ProviderLink.user_id) == user_id))
     await session.execute(delete(TotpFactor).where(col(TotpFactor.user_id) == user_id))
     await session.execute(delete(RecoveryCode).where(col(RecoveryCode.user_id) == user_id))
     await session.execute(delete(LoginChallenge).where(col(LoginChallenge.user_id) == user_id))

@@ -1,5 +1,6 @@
 """One-time tokens: sent by mail, good once, the newest of its kind alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -25,6 +26,7 @@ _TEMPLATES: Final = {
     Purpose.RESET_PASSWORD: "reset_password",
     Purpose.ACCEPT_INVITATION: "invitation",
     Purpose.CHANGE_ADDRESS: "confirm_new_address",
+    Purpose.LINK_PROVIDER: "confirm_provider",
 }
 
 
@@ -35,9 +37,19 @@ class Redeemed:
     purpose: Purpose
     email: str
     """Where the token was sent: whoever has it reads mail there."""
+    facts: Mapping[str, str]
 
 
-async def send(session: AsyncSession, user_id: UUID, purpose: Purpose, *, to: str, template: str | None = None) -> bool:
+async def send(  # noqa: PLR0913 - a mail has these parts
+    session: AsyncSession,
+    user_id: UUID,
+    purpose: Purpose,
+    *,
+    to: str,
+    template: str | None = None,
+    facts: Mapping[str, str] | None = None,
+    provider: str = "",
+) -> bool:
     """Whether a mail goes out: not to an account that was closed, not to an address that it has no more, and not when
     many were sent within the hour, since anybody can ask for them."""
     auth, now = get_settings().auth, utc_now()
@@ -64,6 +76,7 @@ async def send(session: AsyncSession, user_id: UUID, purpose: Purpose, *, to: st
             user_id=user_id,
             purpose=purpose,
             email=to,
+            facts=dict(facts or {}),
             created_at=now,
             expires_at=now + timedelta(seconds=seconds),
         )
@@ -75,6 +88,7 @@ async def send(session: AsyncSession, user_id: UUID, purpose: Purpose, *, to: st
         token=token,
         minutes=str(seconds // 60),
         hours=str(seconds // 3600),
+        provider=provider,
     )
 
 
@@ -95,12 +109,12 @@ async def redeem(session: AsyncSession, token: str, *purposes: Purpose) -> Redee
         update(OneTimeToken)
         .where(*_good(token, purposes))
         .values(used_at=utc_now())
-        .returning(col(OneTimeToken.purpose), col(OneTimeToken.email))
+        .returning(col(OneTimeToken.purpose), col(OneTimeToken.email), col(OneTimeToken.facts))
     )
     row = used.one_or_none()
     if row is None or user is None or not user.is_active:
         raise BusinessException(ErrorCode.INVALID_ONE_TIME_TOKEN)
-    redeemed = Redeemed(user, row[0], row[1])
+    redeemed = Redeemed(user, row[0], row[1], row[2])
     if redeemed.email != user.email and redeemed.purpose is not Purpose.CHANGE_ADDRESS:
         raise BusinessException(ErrorCode.INVALID_ONE_TIME_TOKEN)
     return redeemed

@@ -10,6 +10,7 @@ from src.auth.models import Credential, RecoveryCode, TotpFactor
 from src.auth.schemas import SecurityResponse, TotpStatus
 from src.auth.services.api_keys import list_api_keys
 from src.auth.services.passkeys import list_passkeys
+from src.auth.services.providers import list_provider_links
 from src.auth.services.sessions import list_sessions
 from src.users import services as users
 
@@ -28,6 +29,7 @@ async def get_security(session: AsyncSession, user_id: UUID, *, current: UUID) -
             last_used_at=None if factor is None else factor.last_used_at,
         ),
         passkeys=await list_passkeys(session, user_id),
+        providers=await list_provider_links(session, user_id),
         recovery_codes_left=(await session.execute(left)).scalar_one(),
         second_factor_required=grants.withheld is not None,
         sessions=await list_sessions(session, user_id, current=current),

@@ -34,6 +34,7 @@ from src.auth.services.accounts import (
     lock_session,
     owner_may_log_in,
     refuse_changed_password,
+    refuse_without_way_in,
 )
 from src.auth.services.devices import Device
 from src.auth.services.sessions import open_session
@@ -209,11 +210,12 @@ async def rename_passkey(session: AsyncSession, user_id: UUID, passkey_id: UUID,
 
 
 async def remove_passkey(session: AsyncSession, user_id: UUID, session_id: UUID, passkey_id: UUID) -> None:
-    """Refused: PASSKEY_NOT_FOUND, also for somebody else's; INVALID_TOKEN."""
+    """Refused: PASSKEY_NOT_FOUND, also for somebody else's; LAST_WAY_IN, INVALID_TOKEN."""
     await lock_session(session, user_id, session_id)
     await session.delete(await _own(session, user_id, passkey_id))
     await session.flush()
     await audit.record(session, "passkey.removed", target=("user", user_id), after={"passkey_id": str(passkey_id)})
+    await refuse_without_way_in(session, user_id)
     await factors.settle_removal(session, user_id)
 
 

@@ -58,6 +58,14 @@ async def refuse_stale(session: AsyncSession, caller: AuthSession) -> None:
         raise BusinessException(ErrorCode.STEP_UP_REQUIRED, data={"max_age_seconds": RECENT_SECONDS})
 
 
+async def refuse_old(session: AsyncSession, caller: AuthSession) -> None:
+    """As `refuse_stale`; who has no second factor logged in a moment ago. Refused: STEP_UP_REQUIRED."""
+    await refuse_stale(session, caller)
+    latest = max(caller.created_at, caller.second_factor_at or caller.created_at)
+    if latest < datetime.now(UTC) - timedelta(seconds=RECENT_SECONDS):
+        raise BusinessException(ErrorCode.STEP_UP_REQUIRED, data={"max_age_seconds": RECENT_SECONDS})
+
+
 @dataclass(slots=True)
 class Attempt:
     verdict: Verdict | None = None
@@ -177,6 +185,6 @@ async def note_taken(session: AsyncSession, user_id: UUID, method: SecondFactorM
         await tell(session, user_id, "recovery_code_used", sort="recovery")
 
 
-async def tell(session: AsyncSession, user_id: UUID, template: str, *, sort: str = "factors") -> None:
+async def tell(session: AsyncSession, user_id: UUID, template: str, *, sort: str = "factors", **values: str) -> None:
     owner = await users.get_user(session, user_id)
-    await mail.write(session, template, to=owner.email, is_proven=owner.is_verified, sort=sort)
+    await mail.write(session, template, to=owner.email, is_proven=owner.is_verified, sort=sort, **values)

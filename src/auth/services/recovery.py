@@ -3,11 +3,13 @@
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from src.audit import services as audit
 from src.auth import throttle
-from src.auth.models import Credential, Purpose
+from src.auth.models import Credential, ProviderLink, Purpose
 from src.auth.schemas import ChangePasswordRequest, ResetPasswordRequest
 from src.auth.services import factors, one_time
 from src.auth.services.accounts import (
@@ -65,7 +67,8 @@ async def send_reset(event: Event) -> None:
 
 
 async def reset_password(request: ResetPasswordRequest, device: Device) -> None:
-    """By the code of a mail: one that was asked for, or an invitation. It proves the address, and ends all sessions.
+    """By the code of a mail: one that was asked for, or an invitation. It proves the address, and ends all sessions; in place of
+    another password it ends links to providers, too.
 
     Refused: TOO_MANY_ATTEMPTS, INVALID_ONE_TIME_TOKEN, WEAK_PASSWORD.
     """
@@ -84,6 +87,8 @@ async def reset_password(request: ResetPasswordRequest, device: Device) -> None:
             session.add(Credential(user_id=user.id, password_hash=fresh_hash))
         else:
             credential.password_hash, credential.is_contested = fresh_hash, False
+            # Whoever knew the old one may have linked an account of theirs. It is asked for by mail again.
+            await session.execute(delete(ProviderLink).where(col(ProviderLink.user_id) == user.id))
         await factors.forget_strangers(session, redeemed.user)
         await users.verify_email(session, user.id)
         await end_sessions(session, user.id)

@@ -28,9 +28,15 @@ _KEPT_FOR: Final = timedelta(days=30)
 
 
 async def open_session(
-    session: AsyncSession, user: User, device: Device, *, second_factor: SecondFactorMethod | None
+    session: AsyncSession,
+    user: User,
+    device: Device,
+    *,
+    second_factor: SecondFactorMethod | None,
+    provider: str | None = None,
 ) -> TokenResponse:
-    """Of an account that is locked; `second_factor` is what was proven besides the password."""
+    """Of an account that is locked; `second_factor` is what was proven besides the password, `provider` who said who it is
+    instead of it."""
     auth, now, token = get_settings().auth, datetime.now(UTC), tokens.new_opaque_token()
     opened = AuthSession(
         user_id=user.id,
@@ -51,6 +57,8 @@ async def open_session(
     facts: Facts = {"session_id": str(opened.id)}
     if second_factor is not None:
         facts = {**facts, "second_factor": second_factor.value}
+    if provider is not None:
+        facts = {**facts, "provider": provider}
     await audit.record(session, "login.accepted", target=("user", user.id), after=facts, actor_id=user.id)
     key_id = await current_key_id(session)
     return token_letter(

@@ -28,6 +28,7 @@ from src.auth.schemas import (
     CreateApiKeyRequest,
     FinishLoginRequest,
     KeySetResponse,
+    LinkProviderRequest,
     LoginRequest,
     MailRequest,
     NewApiKeyResponse,
@@ -37,6 +38,11 @@ from src.auth.schemas import (
     PasskeyLoginRequest,
     PasskeyResponse,
     PasskeyStepUpRequest,
+    ProviderAnswerRequest,
+    ProviderErrandResponse,
+    ProviderLinkResponse,
+    ProviderName,
+    ProviderResponse,
     RecoveryCodesResponse,
     RefreshRequest,
     RegisterRequest,
@@ -109,6 +115,32 @@ async def begin_passkey_step_up(
 @router.post("/step-up/passkey")
 async def step_up_by_passkey(request: PasskeyStepUpRequest, user: CurrentUser, current: CurrentSessionId) -> None:
     await auth.step_up_by_passkey(user.id, current, request.credential)
+
+
+@router.get("/providers")
+async def list_providers() -> list[ProviderResponse]:
+    """Who else says who somebody is (OpenID Connect)."""
+    return auth.list_providers()
+
+
+@router.post("/providers/{provider}/begin")
+async def begin_provider_login(provider: ProviderName, device: DeviceDep) -> ProviderErrandResponse:
+    """Where the browser goes. What it keeps meanwhile comes back with the provider's answer."""
+    return await auth.begin_provider_login(provider, device)
+
+
+@router.post("/providers/{provider}/finish")
+async def log_in_by_provider(
+    provider: ProviderName, request: ProviderAnswerRequest, device: DeviceDep
+) -> TokenResponse:
+    """As the account that is linked, or as a new one."""
+    return await auth.log_in_by_provider(provider, request, device)
+
+
+@router.post("/provider-links/confirm")
+async def confirm_provider_link(request: OneTimeTokenRequest, session: SessionDep, device: DeviceDep) -> None:
+    """By the code of a mail: the account is theirs who signed in with the provider."""
+    await auth.confirm_provider_link(session, request.token.get_secret_value(), device)
 
 
 @unwrapped
@@ -307,6 +339,36 @@ async def rename_passkey(
 async def remove_passkey(passkey_id: Id, user: CurrentUser, current: CurrentSessionId, session: SessionDep) -> None:
     """Takes a second factor that was proven within a quarter of an hour."""
     await auth.remove_passkey(session, user.id, current, passkey_id)
+
+
+@security.get("/providers", dependencies=[ForPeople])
+async def list_provider_links(user: CurrentUser, session: SessionDep) -> list[ProviderLinkResponse]:
+    return await auth.list_provider_links(session, user.id)
+
+
+@security.post("/providers/{provider}/begin")
+async def begin_provider_link(
+    provider: ProviderName,
+    request: LinkProviderRequest,
+    user: CurrentUser,
+    current: CurrentSessionId,
+    device: DeviceDep,
+) -> ProviderErrandResponse:
+    """Where the browser goes to link the account there with this one."""
+    return await auth.begin_provider_link(user.id, current, provider, request, device)
+
+
+@security.post("/providers/{provider}/finish", status_code=201)
+async def link_provider(
+    provider: ProviderName, request: ProviderAnswerRequest, user: CurrentUser, current: CurrentSessionId
+) -> ProviderLinkResponse:
+    return await auth.link_provider(user.id, current, provider, request)
+
+
+@security.delete("/providers/{link_id}", dependencies=[Idempotent])
+async def unlink_provider(link_id: Id, user: CurrentUser, current: CurrentSessionId, session: SessionDep) -> None:
+    """Takes a second factor that was proven within a quarter of an hour, or a log-in within one where there is none."""
+    await auth.unlink_provider(session, user.id, current, link_id)
 
 
 @security.post("/api-keys", status_code=201)
