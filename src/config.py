@@ -572,7 +572,7 @@ def load_settings(**overrides: Any) -> Settings:  # Any: whatever a section take
 
 def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
     name = setting_name(*loc)
-    if any(isinstance(part, str) for part in loc[2:]):
+    if len(loc) > len(("section", "name")):
         # A part of a setting that has parts.
         return f"{name}: {'.'.join(str(part) for part in loc[2:])}: {message}"
     if kind != "extra_forbidden":

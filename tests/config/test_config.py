@@ -1,5 +1,6 @@
 """Where settings come from, and which of them stop a process."""
 
+import json
 import os
 import subprocess
 import sys
@@ -97,6 +98,78 @@ def test_a_bad_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, nam
     assert "canary" not in str(refusal.value)
 
 
+ACME: dict[str, object] = {"name": "acme", "issuer": "https://acme.example", "client_id": "us", "client_secret": STRONG}
+
+
+def provider(**other: object) -> str:
+    return json.dumps([ACME | other])
+
+
+def test_providers_are_a_json_list_or_tables_of_the_settings_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = "\n".join(f'{name} = "{value}"' for name, value in ACME.items())
+    (tmp_path / "undercroft.toml").write_text(f"[[auth.providers]]\n{table}\n")
+    (of_file,) = load_settings().auth.providers
+    monkeypatch.setenv("AUTH__PROVIDERS", provider())
+
+    assert (of_file,) == load_settings().auth.providers
+    assert (of_file.shown, of_file.scopes) == ("acme", "openid email")
+    assert STRONG not in repr(load_settings())
+    monkeypatch.setenv("AUTH__PROVIDERS", "")
+    assert load_settings().auth.providers == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ("canary", ""),
+        ('{"name": "canary"}', ""),
+        ("[1]", "0"),
+        ('[{"name": "canary"}]', "0.issuer"),
+        (provider(name="Canary"), "0.name"),
+        (provider(name="canary/.."), "0.name"),
+        (provider(issuer="canary.example"), "0.issuer"),
+        (provider(issuer="ftp://canary.example"), "0.issuer"),
+        (provider(issuer="https://user:canary@acme.example"), "0.issuer"),
+        (provider(issuer="https://canary.example?tenant=1"), "0.issuer"),
+        (provider(issuer="https://canary.example#"), "0.issuer"),
+        (provider(issuer="https://canary.example:port"), "0.issuer"),
+        (provider(issuer="https://[canary"), "0.issuer"),
+        (provider(issuer="https://canary.example/\n"), "0.issuer"),
+        (provider(client_id=""), "0.client_id"),
+        (provider(scopes="email canary"), "0.scopes"),
+        (provider(client_password="canary"), "0.client_password"),
+        (json.dumps([ACME, ACME | {"issuer": "https://canary.example"}]), "same name"),
+        (json.dumps([ACME, ACME | {"name": "canary"}]), "same issuer"),
+    ],
+)
+def test_a_provider_that_cannot_be_meant_is_named_by_its_part(
+    monkeypatch: pytest.MonkeyPatch, value: str, part: str
+) -> None:
+    monkeypatch.setenv("AUTH__PROVIDERS", value)
+
+    with pytest.raises(ConfigurationError) as refusal:
+        load_settings()
+
+    assert "AUTH__PROVIDERS" in str(refusal.value)
+    assert part in str(refusal.value)
+    assert "canary" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["canary", "http:canary", "https://user:canary@app.example", "https://app.example?canary", "https://a#canary"],
+)
+def test_the_page_that_providers_send_people_to_is_one(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("AUTH__PROVIDER_REDIRECT_URL", url)
+
+    with pytest.raises(ConfigurationError, match="AUTH__PROVIDER_REDIRECT_URL") as refusal:
+        load_settings()
+
+    assert "canary" not in str(refusal.value)
+
+
 def test_a_name_that_does_not_exist_is_refused_with_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP__MAX_RETRY", "1")
 
@@ -112,6 +185,7 @@ def production(**sections: dict[str, object]) -> Settings:
 
 def test_production_starts_with_a_secret_and_a_host() -> None:
     refuse_weak(production())
+    refuse_weak(production(auth={"providers": (ACME,), "provider_redirect_url": "https://app.example/signed-in/"}))
 
 
 @pytest.mark.parametrize(
@@ -134,6 +208,20 @@ def test_production_starts_with_a_secret_and_a_host() -> None:
         ),
         (lambda: production(http={"workers": 2}), "CACHE__URL"),
         (lambda: production(http={"workers": 2}), "DB__URL"),
+        (lambda: production(auth={"providers": (ACME,)}), "AUTH__PROVIDER_REDIRECT_URL"),
+        (
+            lambda: production(auth={"providers": (ACME,), "provider_redirect_url": "http://app.example"}),
+            "AUTH__PROVIDER_REDIRECT_URL",
+        ),
+        (
+            lambda: production(
+                auth={
+                    "providers": (ACME | {"issuer": "http://acme.example"},),
+                    "provider_redirect_url": "https://app.example",
+                }
+            ),
+            "AUTH__PROVIDERS",
+        ),
     ],
 )
 def test_production_refuses_what_nobody_means(settings: Callable[[], Settings], name: str) -> None:

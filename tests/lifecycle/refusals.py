@@ -24,6 +24,7 @@ _GOOD = {
     "CACHE__URL": "redis://127.0.0.1:1",
     "HTTP__PORT": "0",
 }
+_ACME = '{"name": "acme", "issuer": "https://canary.example", "client_id": "us", "client_secret": "canary"}'
 _OWN = frozenset({"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", *INHERITED})
 
 
@@ -59,6 +60,14 @@ REFUSALS: tuple[Bad, ...] = (
     Bad("one key for tokens and cache", [SECRET, "CACHE__URL"], {"CACHE__URL": f"redis://:{STRONG}@127.0.0.1:1"}),
     Bad("one key for tokens and mail", [SECRET, "MAIL__URL"], {"MAIL__URL": f"smtp://u:{STRONG}@127.0.0.1:1"}),
     _one("AUTH__TOKEN_ALGORITHM", "none-canary"),
+    _one("AUTH__PROVIDERS", '[{"name": "canary"}]', "without an issuer"),
+    _one(
+        "AUTH__PROVIDERS",
+        f"[{_ACME}]".replace("https", "http"),
+        "over plain HTTP",
+        AUTH__PROVIDER_REDIRECT_URL="https://a.example",
+    ),
+    Bad("providers and no page", ["AUTH__PROVIDER_REDIRECT_URL"], {"AUTH__PROVIDERS": f"[{_ACME}]"}),
     _one("APP__DEBUG", "true"),
     _one("APP__ENV", "staging-canary"),
     _one("HTTP__DOCS", "true"),

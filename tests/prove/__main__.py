@@ -39,15 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     parser.add_argument("--share", type=float, default=1, help="of what is published, as in 0.1")
     parser.add_argument("--seed", type=int, default=26)
+    parser.add_argument("--rest", action="store_true", help="only what was not played so on this commit: a run goes on")
     parser.add_argument("--report", action="store_true", help="write the page from what is kept, and play nothing")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in names]:
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(names)}")
     wrong = 0
     if not given.report:
-        chosen = [proof for proof in PROOFS if proof.name in (given.names or names)]
+        chosen = [
+            (proof, max(1, round(proof.full * given.share))) for proof in PROOFS if proof.name in (given.names or names)
+        ]
         with shared_run(several_processes=False):
-            wrong = sum(_play(proof, max(1, round(proof.full * given.share)), given.seed) for proof in chosen)
+            wrong = sum(
+                _play(proof, amount, given.seed)
+                for proof, amount in chosen
+                if not (given.rest and _is_played(proof, amount, given.seed))
+            )
     _write_page()
     return 1 if wrong else 0
 
@@ -56,7 +63,7 @@ def _play(proof: Proof, amount: int, seed: int) -> int:
     """How many failures there were."""
     _say(f"== {proof.name}: {amount:,} {proof.what}, seed {seed}")
     started, figures = monotonic(), []
-    for figure in proof.run(amount, seed):
+    for figure in _to_the_end(proof, amount, seed):
         figures.append(figure)
         _say(f"   {figure.count:,} {figure.unit}, {len(figure.failures)} failures: {figure.claim}. {figure.notes}")
         for failure in figure.failures[:SHOWN]:
@@ -66,13 +73,32 @@ def _play(proof: Proof, amount: int, seed: int) -> int:
         "amount": amount,
         "what": proof.what,
         "seed": seed,
-        "commit": _git("rev-parse", "--short", "HEAD") + (" with changes" if _git(*_CHANGES) else ""),
+        "commit": _commit(),
         "day": datetime.now(UTC).date().isoformat(),
         "minutes": (monotonic() - started) / 60,
         "figures": [asdict(figure) for figure in figures],
     }
     (STORE / f"{proof.name}.json").write_text(json.dumps(kept, indent=1))
     return sum(len(figure.failures) for figure in figures)
+
+
+def _to_the_end(proof: Proof, amount: int, seed: int) -> Iterator[Figure]:
+    """One that breaks down is a failure, and the others are still to be played."""
+    try:
+        yield from proof.run(amount, seed)
+    except Exception as error:  # noqa: BLE001 - whatever it was
+        yield Figure("it is played to its end", "times", 1, [repr(error)])
+
+
+def _is_played(proof: Proof, amount: int, seed: int) -> bool:
+    path = STORE / f"{proof.name}.json"
+    kept: Json = json.loads(path.read_text()) if path.exists() else {}
+    so = {"amount": amount, "seed": seed, "commit": _commit()}
+    return kept.items() >= so.items() and not any(figure["failures"] for figure in kept["figures"])
+
+
+def _commit() -> str:
+    return _git("rev-parse", "--short", "HEAD") + (" with changes" if _git(*_CHANGES) else "")
 
 
 def _git(*arguments: str) -> str:

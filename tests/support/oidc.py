@@ -14,13 +14,14 @@ from urllib.parse import parse_qs, parse_qsl, unquote_plus, urlencode, urlsplit
 from uuid import uuid4
 
 import httpx2
-from joserfc import jwt
+from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 Json = dict[str, Any]  # Any: JSON
 CLIENT_ID: Final = "undercroft-tests"
-CLIENT_SECRET: Final = "k8+w/Z%pQ:r5 v2=Lc9"  # noqa: S105 - a test's; with all that a form writes differently
+CLIENT_SECRET: Final = "k8+w/Z%pQ:r5 v2=Lc9"
+"""With all that a form writes differently."""
 REDIRECT_URL: Final = "https://app.example.com/signed-in"
 GONE: Final = object()
 """A claim that is left out."""
@@ -102,17 +103,19 @@ class House:
 
     # What it answers: (status, headers, body)
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str], body: str) -> tuple[int, Json, bytes]:
-        if self.held is not None:
-            self.held.wait(30)
-        if self.is_down:
-            return 503, {}, b"down"
+    def answer(  # noqa: PLR0911 - one a page
+        self, method: str, path: str, headers: Mapping[str, str], body: str
+    ) -> tuple[int, Json, bytes]:
         page, _, query = path.partition("?")
         if page == "/authorize":
             return self._authorize(dict(parse_qsl(query)), headers)
         self.asked.append((page, body))
+        if self.held is not None:
+            self.held.wait(30)
+        if self.is_down:
+            return 503, {}, b"down"
         if page == "/.well-known/openid-configuration":
-            return 200, {}, self.raw_document or json.dumps(self._document()).encode()
+            return 200, {}, json.dumps(self._document()).encode() if self.raw_document is None else self.raw_document
         if page == "/keys":
             shown = [self.key.as_dict(private=False)] if self.keys is None else self.keys
             return 200, {}, json.dumps({"keys": shown}).encode()
@@ -191,7 +194,8 @@ class House:
         header = {"alg": algorithm_of(key), "kid": self.key.kid, **lies.header}
         claims = {name: value for name, value in {**honest, **lies.claims}.items() if value is not GONE}
         kept = {name: value for name, value in header.items() if value is not GONE}
-        return jwt.encode(kept, claims, key, registry=JWSRegistry(algorithms=[str(header["alg"])]))
+        registry = JWSRegistry(algorithms=[str(header["alg"])], strict_check_header=False)
+        return jws.serialize_compact(kept, json.dumps(claims).encode(), key, registry=registry)
 
     def _userinfo(self, headers: Mapping[str, str]) -> tuple[int, Json, bytes]:
         grant = self.access.get(headers.get("Authorization", "").removeprefix("Bearer "))
@@ -235,7 +239,9 @@ def running_providers() -> Iterator[Town]:
         def handle_any(self) -> None:
             _, name, rest = self.path.split("/", 2)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            status, headers, answer = town.house(name).answer(self.command, f"/{rest}", self.headers, body)
+            status, headers, answer = town.house(name).answer(
+                self.command, f"/{rest}", dict(self.headers.items()), body
+            )
             try:
                 self.send_response(status)
                 for header, value in {"Content-Type": "application/json", **headers}.items():
