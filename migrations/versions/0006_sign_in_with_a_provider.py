@@ -26,8 +26,8 @@ def upgrade() -> None:
         sa.Column("last_used_at", moment(), nullable=True),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_provider_links_user_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_provider_links")),
-        sa.UniqueConstraint("issuer", "subject", name=op.f("uq_provider_links_issuer")),
-        sa.UniqueConstraint("user_id", "issuer", name=op.f("uq_provider_links_user_id")),
+        sa.UniqueConstraint("issuer", "subject", name=op.f("uq_provider_links_issuer_subject")),
+        sa.UniqueConstraint("user_id", "issuer", name=op.f("uq_provider_links_user_id_issuer")),
     )
     op.create_table(
         "provider_errands",

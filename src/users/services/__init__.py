@@ -1,0 +1,66 @@
+"""What can be done with accounts and roles, by business verb."""
+
+from src.users.services.accounts import MEMBER, change_email, create_user, delete_user, update_user, verify_email
+from src.users.services.finding import (
+    MailAddress,
+    find_mail_address,
+    find_user_by_email,
+    find_user_by_login,
+    get_stats,
+    get_user,
+    get_user_by_email,
+    get_user_with_roles,
+    select_users,
+)
+from src.users.services.rights import (
+    ADMIN,
+    count_as_able,
+    end_all_tokens,
+    get_grants,
+    get_grants_now,
+    queue_up,
+    refuse_reaching_over,
+)
+from src.users.services.roles import (
+    create_role,
+    delete_role,
+    get_role,
+    list_permissions,
+    list_roles,
+    require_second_factor,
+    set_roles,
+    update_role,
+)
+
+__all__ = [
+    "ADMIN",
+    "MEMBER",
+    "MailAddress",
+    "change_email",
+    "count_as_able",
+    "create_role",
+    "create_user",
+    "delete_role",
+    "delete_user",
+    "end_all_tokens",
+    "find_mail_address",
+    "find_user_by_email",
+    "find_user_by_login",
+    "get_grants",
+    "get_grants_now",
+    "get_role",
+    "get_stats",
+    "get_user",
+    "get_user_by_email",
+    "get_user_with_roles",
+    "list_permissions",
+    "list_roles",
+    "queue_up",
+    "refuse_reaching_over",
+    "require_second_factor",
+    "select_users",
+    "set_roles",
+    "update_role",
+    "update_user",
+    "verify_email",
+]
