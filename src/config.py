@@ -147,16 +147,24 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
 
+def _typeable(secret: SecretStr) -> SecretStr:
+    """RFC 6749 appendix A.2."""
+    if not re.fullmatch(r"[\x20-\x7e]{1,4096}", secret.get_secret_value()):
+        raise ValueError("must be 1 to 4096 printable characters of ASCII")
+    return secret
+
+
 class ProviderSettings(_Section):
     """Who says who somebody is (OpenID Connect Core 1.0)."""
 
-    name: str = Field(pattern=r"^[a-z0-9](-?[a-z0-9]){0,31}$")
+    name: str = Field(max_length=32, pattern=r"^[a-z0-9](-?[a-z0-9])*$")
     """As it stands in paths."""
     title: str = Field("", max_length=64)
     """As people read it; the name, where there is none."""
     issuer: Annotated[WebAddress, Field(max_length=512), AfterValidator(_without_query)]
-    client_id: str = Field(min_length=1, max_length=255)
-    client_secret: SecretStr | None = None
+    client_id: str = Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]*$")
+    client_secret: Annotated[SecretStr, AfterValidator(_typeable)] | None = None
+    """None of a public client, which has PKCE alone."""
     scopes: str = Field("openid email", pattern=r"^openid( [\x21\x23-\x5b\x5d-\x7e]+)*$")
 
     @property
@@ -621,6 +629,9 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
     several_workers = http.workers > 1
     secret = settings.auth.secret.get_secret_value()
     other_secrets = [urlsplit(url).password for url in (settings.db.url, settings.cache.url, settings.mail.url)]
+    other_secrets += [
+        each.client_secret.get_secret_value() for each in settings.auth.providers if each.client_secret is not None
+    ]
     advice = AuthSettings.model_fields["secret"].description
     return [
         (
@@ -648,7 +659,7 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
         (
             "AUTH__SECRET",
             production and secret != "" and secret in other_secrets,
-            "also the password in DB__URL, CACHE__URL or MAIL__URL; one secret, one purpose",
+            "also the password in DB__URL, CACHE__URL or MAIL__URL, or a client secret of AUTH__PROVIDERS; one secret, one purpose",
         ),
         (
             "AUTH__PROVIDER_REDIRECT_URL",

@@ -47,11 +47,15 @@ _LEEWAY_SECONDS: Final = 60
 _OLDEST_SECONDS: Final = 600
 _CONVERSATION_SECONDS: Final = 6.0
 """All of one exchange: less than a request may take."""
+_FURTHER_SECONDS: Final = 2.0
+"""Of it, for what is not needed of everybody."""
 _ANSWER_BYTES: Final = 256 * 1024
 _FRESH_SECONDS: Final = 3600.0
 _STALE_SECONDS: Final = 86_400.0
 _KEYS_AGAIN_AFTER_SECONDS: Final = 30.0
 _LEFT_ALONE_SECONDS: Final = 5.0
+_STALE_LEFT_ALONE_SECONDS: Final = 60.0
+"""Where what was read before will do."""
 _MOST_KEYS: Final = 50
 _LONGEST_EMAIL: Final = 320
 
@@ -78,8 +82,10 @@ class Identity:
     issuer: str
     subject: str
     """Never given to anybody else by that issuer."""
-    email: str | None
+    email: str | None = None
     """Only one that the provider has verified."""
+    silence: UnavailableError | None = None
+    """Why the provider did not say whether there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,10 @@ class _Person(_Letter):
     email_verified: object = None
 
     @property
+    def says_all(self) -> bool:
+        return self.email is not None and self.email_verified is not None
+
+    @property
     def proven_email(self) -> str | None:
         proven = self.email_verified is True or self.email_verified == "true"  # some write it as a word
         return self.email if proven and isinstance(self.email, str) and len(self.email) <= _LONGEST_EMAIL else None
@@ -210,7 +220,8 @@ class _Kept(Generic[Kept]):
         async with self.turn:
             # Somebody may have read it while we waited, or have failed to.
             is_old = self.value is None or monotonic() - self.read_at >= not_older_than
-            if is_old and monotonic() - self.failed_at >= _LEFT_ALONE_SECONDS:
+            left_alone = _LEFT_ALONE_SECONDS if self.value is None else _STALE_LEFT_ALONE_SECONDS
+            if is_old and monotonic() - self.failed_at >= left_alone:
                 try:
                     self.value = await read()
                     self.read_at = monotonic()
@@ -237,19 +248,16 @@ async def _metadata(provider: ProviderSettings) -> _Metadata:
     return await _metadata_of.setdefault(provider.issuer, _Kept()).get(read)
 
 
-async def _keys(provider: ProviderSettings, metadata: _Metadata, key_id: str | None) -> list[Key]:
-    """Those that may have signed: read anew, though not more often than twice a minute, for one that is not among them."""
+async def _keys(
+    provider: ProviderSettings, metadata: _Metadata, key_id: str | None, *, not_older_than: float
+) -> list[Key]:
+    """Those that may have signed."""
 
     async def read() -> list[tuple[str | None, Key]]:
         return _imported(_read(_KeySet, await _get(metadata.jwks_uri)).keys)
 
     kept: _Kept[list[tuple[str | None, Key]]] = _keys_of.setdefault(provider.issuer, _Kept())
-    if found := _matching(await kept.get(read), key_id):
-        return found
-    return _matching(await kept.get(read, not_older_than=_KEYS_AGAIN_AFTER_SECONDS), key_id)
-
-
-def _matching(keys: Iterable[tuple[str | None, Key]], key_id: str | None) -> list[Key]:
+    keys = await kept.get(read, not_older_than=not_older_than)
     return [key for name, key in keys if key_id is None or name == key_id]
 
 
@@ -323,17 +331,21 @@ async def exchange(provider: ProviderSettings, errand: Errand, *, code: str, iss
             raise InvalidAnswerError("the answer is of another issuer")
         tokens = await _redeem(provider, metadata, errand, code)
         claims = await _verified(provider, metadata, errand, tokens.id_token)
-        person: _Person = claims
-        if claims.email is None and metadata.userinfo_endpoint is not None and tokens.access_token is not None:
-            person = await _ask_for_more(metadata.userinfo_endpoint, tokens.access_token, claims)
-    return Identity(provider.issuer, claims.sub, person.proven_email)
+        if claims.says_all or metadata.userinfo_endpoint is None or tokens.access_token is None:
+            return Identity(provider.issuer, claims.sub, claims.proven_email)
+        try:
+            person = await _ask_for_more(metadata.userinfo_endpoint, tokens.access_token)
+        except UnavailableError as error:
+            # Who is known by the subject needs no address.
+            return Identity(provider.issuer, claims.sub, silence=error)
+    return Identity(provider.issuer, claims.sub, person.proven_email if person.sub == claims.sub else None)
 
 
 @asynccontextmanager
-async def _bounded() -> AsyncIterator[None]:
+async def _bounded(seconds: float = _CONVERSATION_SECONDS) -> AsyncIterator[None]:
     """All waiting of one conversation together."""
     try:
-        async with asyncio.timeout(_CONVERSATION_SECONDS):
+        async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
         raise UnavailableError("took too long") from error
@@ -388,13 +400,14 @@ async def _verified(provider: ProviderSettings, metadata: _Metadata, errand: Err
         header = jws.extract_compact(token.encode("ascii")).headers()
         algorithm, key_id = header["alg"], header.get("kid")
     except Exception as error:  # a parser of foreign bytes: whatever it stumbles over, the answer is not right
-        raise InvalidAnswerError(repr(error)) from error
+        raise InvalidAnswerError(type(error).__name__) from error  # its text may have the token's
     if algorithm not in _ALGORITHMS or not isinstance(key_id, str | None):
         raise InvalidAnswerError("signed by no algorithm that is taken")
-    for key in await _keys(provider, metadata, key_id):
-        claims = _opened(token, key, algorithm)
-        if claims is not None:
-            return _checked(provider, claims, errand)
+    for age in (_FRESH_SECONDS, _KEYS_AGAIN_AFTER_SECONDS):
+        for key in await _keys(provider, metadata, key_id, not_older_than=age):
+            said = _opened(token, key, algorithm)
+            if said is not None:
+                return _checked(provider, said, errand)
     raise InvalidAnswerError("signed by no key that the provider shows")
 
 
@@ -430,14 +443,13 @@ def _refuse_wrong(provider: ProviderSettings, claims: _Claims, errand: Errand) -
         raise InvalidAnswerError(f"wrong: {', '.join(reasons)}")
 
 
-async def _ask_for_more(url: str, access_token: str, claims: _Claims) -> _Person:
-    """§5.3. Without an answer the person is who they are, and has no address."""
-    try:
+async def _ask_for_more(url: str, access_token: str) -> _Person:
+    """§5.3."""
+    async with _bounded(_FURTHER_SECONDS):
         status, body = await _ask("GET", url, headers={"Authorization": f"Bearer {access_token}"})
-        person = _read(_Person, body)
-    except UnavailableError:
-        return claims
-    return person if status == 200 and person.sub == claims.sub else claims  # noqa: PLR2004 - as above
+    if status != 200:  # noqa: PLR2004 - as above
+        raise UnavailableError(f"answered {status}")
+    return _read(_Person, body)
 
 
 # Over the wire

@@ -118,7 +118,7 @@ async def may_note(what: str, subject: str) -> bool:
     """Whether one more refusal is written down. For what is looked at without end: who tries would write as fast as they
     can ask."""
     limit = Limit(f"noted-{what}", get_settings().auth.refusals_noted, _HOUR_SECONDS)
-    return await _count(limit, subject) <= limit.allowed
+    return await _count(limit, _caller(subject)) <= limit.allowed
 
 
 def _guesses(what: Guessing) -> Limit:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,18 @@ import pytest
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from src import config
+from src.auth import openid
+from src.auth.openid import Identity
+from src.config import load_settings
 from src.shared.errors import ErrorCode
 from tests.auth.test_providers import PROVIDERS, Browser
 from tests.support.answers import at_once, data_of, refused
-from tests.support.oidc import CLIENT_ID, CLIENT_SECRET, GONE, House, Lies, Town
+from tests.support.oidc import CLIENT_ID, CLIENT_SECRET, GONE, REDIRECT_URL, House, Lies, Somebody, Town
 from tests.support.postgres import Kind
+from tests.support.server import Server
 from tests.support.service import Service, own_place
+from tests.support.waiting import wait_for
 
 DEEP = "[" * 100_000
 STRANGER = ECKey.generate_key("P-256", {"kid": "stranger"})
@@ -293,6 +300,65 @@ def test_what_was_read_once_is_good_while_the_provider_cannot_be_asked_for_it(
         assert len([page for page, _ in house.asked if page.startswith("/.well-known")]) == 1
 
 
+def test_who_is_known_needs_nothing_that_a_provider_does_not_tell(database_kind: Kind, providers: Town) -> None:
+    house = providers.house("taciturn")
+    with place(database_kind, providers, "taciturn") as own, socket.create_server(("127.0.0.1", 0)) as deaf:
+        known, unknown = own.browser("taciturn"), own.browser("taciturn")
+        data_of(known.sign_in())
+        house.claims_in_token = False
+
+        for odd in (Lies(userinfo_status=503), Lies(userinfo="<html>")):
+            data_of(known.sign_in(odd))
+            refused(unknown.sign_in(odd), ErrorCode.PROVIDER_UNAVAILABLE)
+
+        house.document = {"userinfo_endpoint": f"http://127.0.0.1:{deaf.getsockname()[1]}/"}
+        with own_place(database_kind, **providers.settings("taciturn")) as other, other.service() as service:
+            refused(Browser(service.client, house, unknown.who).sign_in(), ErrorCode.PROVIDER_UNAVAILABLE)
+    house.claims_in_token, house.document = True, {}
+
+
+def test_a_new_key_is_looked_for_whatever_it_is_called(database_kind: Kind, providers: Town) -> None:
+    """Some providers name no keys, or another one by the same name."""
+    house = providers.house("rotating")
+    with place(database_kind, providers, "rotating") as own:
+        browser, nameless = own.browser("rotating"), Lies(header={"kid": GONE})
+        data_of(browser.sign_in(nameless))
+        house.key = ECKey.generate_key("P-256", {"kid": house.key.kid, "use": "sig"})
+
+        # Not more often than twice a minute, whoever asks for it.
+        refused(browser.sign_in(nameless), ErrorCode.INVALID_PROVIDER_ANSWER)
+        refused(browser.sign_in(), ErrorCode.INVALID_PROVIDER_ANSWER)
+        assert [page for page, _ in house.asked].count("/keys") == 1
+
+
+async def test_a_new_key_under_an_old_name_is_found(providers: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = providers.house("renewing")
+    auth = {
+        "secret": "f" * 8 + "0123456789abcdef" * 2,
+        "providers": [house.settings],
+        "provider_redirect_url": REDIRECT_URL,
+    }
+    settings = load_settings(auth=auth)
+    monkeypatch.setattr(config, "_current", settings)
+    monkeypatch.setattr(openid, "_KEYS_AGAIN_AFTER_SECONDS", 0.0)  # as if it were half a minute later
+    provider, errand = settings.auth.providers[0], openid.make_errand("a browser")
+    for _ in range(2):
+        house.key = ECKey.generate_key("P-256", {"kid": "the same", "use": "sig"})
+        back = house.visit(await openid.authorization_url(provider, errand), Somebody("7", "a@example.com"))
+
+        identity = await openid.exchange(provider, errand, code=back["code"], issuer=back["iss"])
+
+        assert identity == Identity(house.issuer, "7", "a@example.com")
+    assert [page for page, _ in house.asked].count("/keys") == 2
+
+
+def test_nothing_of_a_token_is_logged(browser: Browser, server: Server) -> None:
+    refused(browser.sign_in(Lies(id_token="canary-of-a-token" * 3 + "\u00e9")), ErrorCode.INVALID_PROVIDER_ANSWER)
+
+    wait_for(lambda: "A provider's answer was refused" in server.output())
+    assert "canary-of-a-token" not in server.output()
+
+
 def test_a_code_that_a_dying_provider_took_is_over(browser: Browser, provider: House) -> None:
     letter = browser.come_back(browser.begin())
     provider.is_down = True
@@ -332,12 +398,16 @@ def test_a_public_client_has_its_challenge_alone(database_kind: Kind, providers:
 def test_what_asks_without_end_is_stopped_and_not_written_down_without_end(
     database_kind: Kind, providers: Town
 ) -> None:
-    with place(database_kind, providers, "acme", AUTH__REFUSALS_NOTED="3", AUTH__LOGINS_PER_ADDRESS="100") as own:
-        root, letter = own.service.log_in()["access_token"], {"browser_token": "b", "state": "s", "code": "c"}
+    """By whoever has a network of IPv6, and each address of it."""
+    limits = {"AUTH__REFUSALS_NOTED": "3", "AUTH__LOGINS_PER_ADDRESS": "100", "HTTP__TRUSTED_PROXIES": "127.0.0.1"}
+    with place(database_kind, providers, "acme", **limits) as own:
+        client, root = own.service.client, own.service.log_in()["access_token"]
+        letter = {"browser_token": "b", "state": "s", "code": "c"}
+        addresses = [{"X-Forwarded-For": f"2001:db8::{number:x}"} for number in range(1, 111)]
 
-        answers = [own.service.client.post(f"{PROVIDERS}/acme/finish", json=letter) for _ in range(110)]
+        answers = [client.post(f"{PROVIDERS}/acme/finish", json=letter, headers=each) for each in addresses]
 
         refused(answers[0], ErrorCode.INVALID_PROVIDER_ANSWER)
         refused(answers[-1], ErrorCode.TOO_MANY_ATTEMPTS)
-        refused(own.begin("acme"), ErrorCode.TOO_MANY_ATTEMPTS)
+        refused(client.post(f"{PROVIDERS}/acme/begin", headers=addresses[0]), ErrorCode.TOO_MANY_ATTEMPTS)
         assert data_of(own.service.get("audit", token=root, action="provider.refused"))["total"] == 3

@@ -270,6 +270,9 @@ def test_an_address_that_the_token_lacks_is_asked_for(browse: Browse, provider: 
     try:
         browser = browse()
         assert browser.session().account.email == browser.who.email
+        # A word about it is asked for, too.
+        silent = Lies({"email": browser.who.email})
+        assert data_of(browse(Somebody()).sign_in(silent))
         # Of somebody else it says nothing about this one.
         lies = Lies(userinfo={"sub": "another", "email": f"{uuid4().hex}@example.com", "email_verified": True})
         refused(browse().sign_in(lies), ErrorCode.PROVIDER_ADDRESS_UNPROVEN)
@@ -378,6 +381,54 @@ def test_an_account_that_nobody_had_verified_goes_to_the_owner_of_the_address(
     )
     refused(stranger.finish(mfa_token, stranger.phone.code()), ErrorCode.INVALID_LOGIN_CHALLENGE)
     assert data_of(admin.get(f"/api/v1/users/{account.id}"))["is_verified"] is True
+
+
+def test_no_code_that_verifies_the_address_lets_a_strangers_password_stand(
+    browse: Browse, open_session: OpenSession, mailbox: Mailbox
+) -> None:
+    """The owner of the address has two mails, and types in both codes."""
+    session = open_session()
+    email, client = session.account.email, session.client
+    earlier = mailbox.wait_for(email, about="Confirm your address").code
+    browser, code = offered(browse, session, mailbox)
+    refused(client.post("/api/v1/auth/verify", json={"token": earlier}), ErrorCode.INVALID_ONE_TIME_TOKEN)
+    data_of(client.post("/api/v1/auth/verify/request", json={"email": email}), 202)
+    later = mailbox.wait_for(email, about="have an account").code  # good for a new password alone
+    refused(client.post("/api/v1/auth/verify", json={"token": later}), ErrorCode.INVALID_ONE_TIME_TOKEN)
+
+    data_of(confirm(browser, code))
+
+    assert browser.session().account.id == session.account.id
+    refused(client.post(LOGIN, json={"email": email, "password": PASSWORD}), ErrorCode.INVALID_CREDENTIALS)
+
+
+def test_a_code_for_a_provider_that_is_none_any_more_changes_nothing(
+    browse: Browse, open_session: OpenSession, mailbox: Mailbox, database_url: str
+) -> None:
+    session = open_session()
+    browser, code = offered(browse, session, mailbox)
+    its_own = col(OneTimeToken.user_id) == UUID(session.account.id), col(OneTimeToken.purpose) == "link_provider"
+    gone = {"issuer": "https://gone.example.com", "subject": "1"}
+    execute(database_url, update(OneTimeToken).where(*its_own).values(facts=gone))
+
+    refused(confirm(browser, code), ErrorCode.INVALID_ONE_TIME_TOKEN)
+
+    open_session(session.account)
+
+
+def test_a_mail_that_is_not_sent_takes_no_place_of_one_that_was(
+    database_kind: Kind, mailbox: Mailbox, providers: Town
+) -> None:
+    """Anybody can fill a mailbox up to its limit."""
+    limits = {"MAIL__URL": mailbox.url, "MAIL__PER_MAILBOX": "2"}
+    with own_place(database_kind, **limits, **providers.settings("acme")) as place, place.service() as service:
+        browser = Browser(service.client, providers.house("acme"), Somebody(email=service.register()))
+        refused(browser.sign_in(), ErrorCode.PROVIDER_LINK_UNCONFIRMED)
+        code = mailbox.wait_for(str(browser.who.email), about="Is it you").code
+
+        refused(browser.sign_in(), ErrorCode.PROVIDER_LINK_UNCONFIRMED)
+
+        data_of(confirm(browser, code))
 
 
 def verified(session: Session, admin: httpx2.Client) -> Session:
@@ -598,7 +649,12 @@ def test_the_last_way_in_stays(browse: Browse, providers: Town, mailbox: Mailbox
     code = mailbox.wait_for(session.account.email, about="new password").code
     letter = {"token": code, "new_password": NEW_PASSWORD}
     data_of(session.client.post("/api/v1/auth/password/reset", json=letter))
-    session = browser.session()  # the first password takes no link away
+    # Whoever was in the account before may have made one of the links: they are asked for anew.
+    assert count_links(database_url, session.account) == 0
+    refused(browser.sign_in(), ErrorCode.PROVIDER_LINK_UNCONFIRMED)
+    data_of(confirm(browser, mailbox.wait_for(session.account.email, about="Is it you").code))
+    session = browser.session()
+    (made,) = data_of(ask(session, "GET", LINKS))
     data_of(ask(session, "DELETE", f"{LINKS}/{made['id']}"))
 
 

@@ -99,6 +99,7 @@ def test_a_bad_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, nam
 
 
 ACME: dict[str, object] = {"name": "acme", "issuer": "https://acme.example", "client_id": "us", "client_secret": STRONG}
+OTHER = ACME | {"client_secret": "another of theirs"}
 
 
 def provider(**other: object) -> str:
@@ -137,7 +138,11 @@ def test_providers_are_a_json_list_or_tables_of_the_settings_file(
         (provider(issuer="https://canary.example:port"), "0.issuer"),
         (provider(issuer="https://[canary"), "0.issuer"),
         (provider(issuer="https://canary.example/\n"), "0.issuer"),
+        (provider(name="a" + "-a" * 31, issuer="https://canary.example"), "0.name"),
         (provider(client_id=""), "0.client_id"),
+        (provider(client_id="canary\n"), "0.client_id"),
+        (provider(client_secret=""), "0.client_secret"),
+        (provider(client_secret="canary\udcff"), "0.client_secret"),
         (provider(scopes="email canary"), "0.scopes"),
         (provider(client_password="canary"), "0.client_password"),
         (json.dumps([ACME, ACME | {"issuer": "https://canary.example"}]), "same name"),
@@ -185,7 +190,7 @@ def production(**sections: dict[str, object]) -> Settings:
 
 def test_production_starts_with_a_secret_and_a_host() -> None:
     refuse_weak(production())
-    refuse_weak(production(auth={"providers": (ACME,), "provider_redirect_url": "https://app.example/signed-in/"}))
+    refuse_weak(production(auth={"providers": (OTHER,), "provider_redirect_url": "https://app.example/signed-in/"}))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +213,10 @@ def test_production_starts_with_a_secret_and_a_host() -> None:
         ),
         (lambda: production(http={"workers": 2}), "CACHE__URL"),
         (lambda: production(http={"workers": 2}), "DB__URL"),
+        (
+            lambda: production(auth={"providers": (ACME,), "provider_redirect_url": "https://app.example"}),
+            "AUTH__SECRET",
+        ),
         (lambda: production(auth={"providers": (ACME,)}), "AUTH__PROVIDER_REDIRECT_URL"),
         (
             lambda: production(auth={"providers": (ACME,), "provider_redirect_url": "http://app.example"}),

@@ -11,6 +11,7 @@ from tests.fuzz.api import ACTORS, SETTINGS, fuzz
 from tests.fuzz.corpora import Attack, blns, hostile_bodies, hostile_texts, hostile_values, json_test_suite
 from tests.prove.figures import Figure, Proof
 from tests.support.log import wrong_lines
+from tests.support.oidc import running_providers
 from tests.support.postgres import Kind, server_url
 from tests.support.service import own_place
 
@@ -73,8 +74,12 @@ def prove_corpora(amount: int, seed: int) -> Iterator[Figure]:
 
 def _play_corpora(amount: int, seed: int, kind: Kind) -> list[Figure]:
     figures = []
-    with own_place(kind, **SETTINGS) as place, place.service() as service:
-        attack = Attack(service, seed)
+    with (
+        running_providers() as town,
+        own_place(kind, **SETTINGS, **town.settings("acme")) as place,
+        place.service() as service,
+    ):
+        attack = Attack(service, seed, provider=town.house("acme"))
         for claim, play in _PLAYS.items():
             sent, trips = attack.sent, attack.round_trips
             attack.begin()

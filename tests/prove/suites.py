@@ -58,7 +58,7 @@ SUITES: Final = (
     ),
     Suite(
         "single-use",
-        "of fifty who use one code, log-in, set-up or assertion at once, one succeeds",
+        "of fifty who use one code, log-in, set-up, assertion or answer at once, one succeeds",
         "races",
         [
             f"tests/auth/test_second_factors.py::test_of_fifty_{which}"
@@ -69,7 +69,11 @@ SUITES: Final = (
                 "confirmations_one_gives_recovery_codes",
             )
         ]
-        + ["tests/auth/test_passkeys.py::test_of_fifty_who_use_one_assertion_one_gets_in"],
+        + ["tests/auth/test_passkeys.py::test_of_fifty_who_use_one_assertion_one_gets_in"]
+        + [
+            f"tests/auth/test_providers.py::test_of_fifty_{which}"
+            for which in ("answers_at_once_one_is_taken", "confirmations_at_once_one_links")
+        ],
     ),
     Suite(
         "secrets",

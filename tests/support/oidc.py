@@ -49,6 +49,7 @@ class Lies:
     """Of the token endpoint: status and body."""
     headers: Mapping[str, str] = field(default_factory=dict)
     userinfo: object = None
+    userinfo_status: int = 200
 
 
 @dataclass
@@ -202,7 +203,7 @@ class House:
         if grant is None:
             return 401, {}, b"{}"
         told = {"sub": grant.who.subject, "email": grant.who.email, "email_verified": grant.who.email_verified}
-        return 200, {}, json.dumps(grant.lies.userinfo or told).encode()
+        return grant.lies.userinfo_status, {}, json.dumps(grant.lies.userinfo or told).encode()
 
 
 def algorithm_of(key: object) -> str:

@@ -7,7 +7,9 @@ nor the time that it takes depends on who has an account.
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from src.audit import services as audit
 from src.auth import throttle
@@ -65,6 +67,15 @@ async def verify_email(session: AsyncSession, token: str, device: Device) -> Non
     await users.verify_email(session, redeemed.user.id)
     await end_sessions(session, redeemed.user.id)
     await audit.record(session, "account.verified", target=("user", redeemed.user.id), actor_id=redeemed.user.id)
+
+
+async def contest(session: AsyncSession, user_id: UUID) -> None:
+    """Somebody else comes with the address of an account before anybody proved it: its password proves nothing from now on,
+    and no code that was sent to verify the address lets it stand."""
+    user = await lock_account(session, user_id)
+    if user is not None and not user.is_verified:
+        await one_time.end(session, user_id, Purpose.VERIFY_ADDRESS)
+        await session.execute(update(Credential).where(col(Credential.user_id) == user_id).values(is_contested=True))
 
 
 async def request_email_change(user_id: UUID, request: ChangeEmailRequest, device: Device) -> None:

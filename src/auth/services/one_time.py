@@ -66,10 +66,21 @@ async def send(  # noqa: PLR0913 - a mail has these parts
     )
     if (await session.execute(recent)).scalar_one() >= auth.mails_per_account:
         return False
-    await end(session, user_id, purpose)
     invited = purpose is Purpose.ACCEPT_INVITATION
     seconds = auth.invitation_ttl_seconds if invited else auth.one_time_token_ttl_seconds
     token = tokens.new_opaque_token()
+    written = await mail.write(
+        session,
+        template or _TEMPLATES[purpose],
+        to=to,
+        token=token,
+        minutes=str(seconds // 60),
+        hours=str(seconds // 3600),
+        provider=provider,
+    )
+    if not written:
+        return False  # the mailbox got too many: the code that is there stays good
+    await end(session, user_id, purpose)
     session.add(
         OneTimeToken(
             token_hash=tokens.hash_opaque_token(token),
@@ -81,15 +92,7 @@ async def send(  # noqa: PLR0913 - a mail has these parts
             expires_at=now + timedelta(seconds=seconds),
         )
     )
-    return await mail.write(
-        session,
-        template or _TEMPLATES[purpose],
-        to=to,
-        token=token,
-        minutes=str(seconds // 60),
-        hours=str(seconds // 3600),
-        provider=provider,
-    )
+    return True
 
 
 async def find_owner(session: AsyncSession, token: str, *purposes: Purpose) -> UUID:

@@ -39,6 +39,7 @@ from src.auth.services.accounts import (
     refuse_changed_password,
     refuse_without_way_in,
 )
+from src.auth.services.addresses import contest
 from src.auth.services.challenges import Challenge
 from src.auth.services.devices import Device
 from src.auth.services.sessions import open_session
@@ -196,7 +197,7 @@ async def log_in_by_provider(name: str, answer: ProviderAnswerRequest, device: D
     identity = await _come_back(provider, answer, session_id=None, by=device.address)
     outcome = await _enter(provider, identity, device)
     if outcome is None:
-        email = _address_of(identity)
+        email = _address_of(provider, identity)
         outcome = await _open_account(provider, identity, email, device)
         # Whoever has the address may be the same person, who came by two doors at once.
         outcome = outcome or await _enter(provider, identity, device)
@@ -239,8 +240,10 @@ async def _use(session: AsyncSession, identity: Identity, user_id: UUID) -> bool
     return used.first() is not None
 
 
-def _address_of(identity: Identity) -> str:
-    """Refused: PROVIDER_ADDRESS_UNPROVEN."""
+def _address_of(provider: ProviderSettings, identity: Identity) -> str:
+    """Refused: PROVIDER_ADDRESS_UNPROVEN, PROVIDER_UNAVAILABLE."""
+    if identity.silence is not None:
+        raise _unavailable(provider, identity.silence)
     try:
         return _EMAIL.validate_python(identity.email)
     except ValidationError:
@@ -279,6 +282,7 @@ async def _offer_link(provider: ProviderSettings, identity: Identity, email: str
         owner = await users.find_user_by_email(session, email)
         if owner is None:
             return
+        await contest(session, owner.id)
         sent = await one_time.send(
             session,
             owner.id,
@@ -301,6 +305,10 @@ async def confirm_provider_link(session: AsyncSession, token: str, device: Devic
     """
     await throttle.spend_mail_request(device.address)
     redeemed = await one_time.redeem(session, token, Purpose.LINK_PROVIDER)
+    identity = Identity(redeemed.facts["issuer"], redeemed.facts["subject"])
+    provider = _find(identity.issuer)
+    if provider is None:  # it lets nobody in any more
+        raise BusinessException(ErrorCode.INVALID_ONE_TIME_TOKEN)
     user_id = redeemed.user.id
     if not redeemed.user.is_verified:
         await factors.forget_strangers(session, redeemed.user)
@@ -309,13 +317,12 @@ async def confirm_provider_link(session: AsyncSession, token: str, device: Devic
         await end_sessions(session, user_id)
         await one_time.end_all(session, user_id)
         await audit.record(session, "account.verified", target=("user", user_id), actor_id=user_id)
-    identity = Identity(redeemed.facts["issuer"], redeemed.facts["subject"], None)
     await _link(session, user_id, identity, actor_id=user_id)
-    await proving.tell(session, user_id, "provider_linked", provider=_shown(identity.issuer))
+    await proving.tell(session, user_id, "provider_linked", provider=provider.shown)
 
 
-def _shown(issuer: str) -> str:
-    return next((each.shown for each in get_settings().auth.providers if each.issuer == issuer), issuer)
+def _find(issuer: str) -> ProviderSettings | None:
+    return next((each for each in get_settings().auth.providers if each.issuer == issuer), None)
 
 
 async def _link(
@@ -406,7 +413,7 @@ async def list_provider_links(session: AsyncSession, user_id: UUID) -> list[Prov
 
 
 def _letter(row: ProviderLink) -> ProviderLinkResponse:
-    known = next((each for each in get_settings().auth.providers if each.issuer == row.issuer), None)
+    known = _find(row.issuer)
     return ProviderLinkResponse(
         id=row.id,
         provider=None if known is None else known.name,
@@ -433,4 +440,5 @@ async def unlink_provider(session: AsyncSession, user_id: UUID, session_id: UUID
     await audit.record(
         session, "provider.unlinked", target=("user", user_id), after={"link_id": str(link_id), "issuer": issuer}
     )
-    await proving.tell(session, user_id, "provider_unlinked", provider=_shown(issuer))
+    known = _find(issuer)
+    await proving.tell(session, user_id, "provider_unlinked", provider=issuer if known is None else known.shown)

@@ -67,8 +67,8 @@ async def send_reset(event: Event) -> None:
 
 
 async def reset_password(request: ResetPasswordRequest, device: Device) -> None:
-    """By the code of a mail: one that was asked for, or an invitation. It proves the address, and ends all sessions; in place of
-    another password it ends links to providers, too.
+    """By the code of a mail: one that was asked for, or an invitation. It proves the address, and ends all sessions and links to
+    providers.
 
     Refused: TOO_MANY_ATTEMPTS, INVALID_ONE_TIME_TOKEN, WEAK_PASSWORD.
     """
@@ -87,8 +87,8 @@ async def reset_password(request: ResetPasswordRequest, device: Device) -> None:
             session.add(Credential(user_id=user.id, password_hash=fresh_hash))
         else:
             credential.password_hash, credential.is_contested = fresh_hash, False
-            # Whoever knew the old one may have linked an account of theirs. It is asked for by mail again.
-            await session.execute(delete(ProviderLink).where(col(ProviderLink.user_id) == user.id))
+        # Whoever was in the account before may have linked one of theirs. The owner's is asked for by mail again.
+        await session.execute(delete(ProviderLink).where(col(ProviderLink.user_id) == user.id))
         await factors.forget_strangers(session, redeemed.user)
         await users.verify_email(session, user.id)
         await end_sessions(session, user.id)

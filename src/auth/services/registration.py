@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from time import monotonic
 from uuid import UUID
 
-from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
 
 from src.audit import services as audit
 from src.auth import throttle
@@ -14,6 +12,7 @@ from src.auth.models import Credential, Purpose
 from src.auth.schemas import CreateUserRequest, RegisterRequest
 from src.auth.services import one_time
 from src.auth.services.accounts import even_out, hash_password, lock_account
+from src.auth.services.addresses import contest
 from src.auth.services.devices import Device
 from src.config import get_settings
 from src.exceptions import BusinessException
@@ -76,11 +75,7 @@ async def _tell_owner(session: AsyncSession, email: str) -> None:
     owner = await users.find_user_by_email(session, email)
     if owner is None:
         return
-    if not owner.is_verified:
-        await lock_account(session, owner.id)
-        await one_time.end(session, owner.id, Purpose.VERIFY_ADDRESS)
-        contested = update(Credential).where(col(Credential.user_id) == owner.id).values(is_contested=True)
-        await session.execute(contested)
+    await contest(session, owner.id)
     await one_time.send(session, owner.id, Purpose.RESET_PASSWORD, to=owner.email, template="already_registered")
     await audit.record(session, "account.registered_again", target=("user", owner.id))
 
