@@ -278,7 +278,10 @@ class AuthSettings(_Section):
     )
     require_verified_email: bool | None = Field(None, description="Default: true in production, else false")
     one_time_token_ttl_seconds: int = Field(
-        3600, ge=60, le=3600, description="Life of what a mail gives to verify an address or to set a password"
+        3600,
+        ge=60,
+        le=3600,
+        description="Life of what a mail gives to verify an address, to set a password or to link a provider",
     )
     invitation_ttl_seconds: int = Field(3 * 86_400, ge=60, le=30 * 86_400, description="Life of an invitation")
     mails_per_account: int = Field(
@@ -299,13 +302,18 @@ class AuthSettings(_Section):
         30, ge=1, description="How often an account's password is asked for again, right or wrong, per minute"
     )
     login_challenge_ttl_seconds: int = Field(
-        300, ge=30, le=3600, description="A log-in waits so long for its second factor"
+        300,
+        ge=30,
+        le=3600,
+        description="A log-in waits so long for its second factor, or for who was sent to a provider",
     )
     second_factor_failures_per_account: int = Field(
         10, ge=1, description="Wrong codes of an authenticator app, per hour; recovery codes are too long to guess"
     )
     refusals_noted: int = Field(
-        10, ge=1, description="Refused passkeys and recovery codes that the audit log has, per caller and hour"
+        10,
+        ge=1,
+        description="Refused passkeys, recovery codes and answers of providers that the audit log has, per caller and hour",
     )
     passkey_domain: str = Field(
         "",

@@ -123,7 +123,9 @@ def provider(providers: Town) -> House:
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox, providers: Town) -> Iterator[Callable[[Kind], _Running]]:
+def running(
+    tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox, providers: Town
+) -> Iterator[Callable[[Kind], _Running]]:
     """The services of this process, one a database: started by the first test that asks, and kept for all others.
 
     Not a fixture a kind: pytest would stop one service and start the other with each file.

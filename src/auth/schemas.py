@@ -191,15 +191,16 @@ class ProviderErrandResponse(ResponseModel):
     """Seconds."""
 
 
+_Issuer = Annotated[str, StringConstraints(max_length=512, pattern=r"^[\x20-\x7e]*$")]
+
+
 class ProviderAnswerRequest(RequestModel):
     """What came back in the address, and what the browser kept."""
 
     browser_token: OpaqueToken
     state: OpaqueToken
     code: Annotated[SecretStr, Field(min_length=1, max_length=4096)]
-    iss: Annotated[
-        Annotated[Line, StringConstraints(max_length=512)] | None, Field(description="RFC 9207, where it came back")
-    ] = None
+    iss: Annotated[_Issuer | None, Field(description="RFC 9207, where it came back")] = None
 
 
 class LinkProviderRequest(RequestModel):

@@ -187,14 +187,14 @@ ERROR_CODE_EXPLAINED = {
         "The code is not valid", "It expired, was used, or a newer mail took its place: ask for another mail."
     ),
     ErrorCode.SECOND_FACTOR_REQUIRED: Explanation(
-        "The password is right, a second factor is needed",
+        "A second factor is needed",
         "Send `data.mfa_token` with a code to one of the ways in `data.methods`, within `data.expires_in` seconds.",
     ),
     ErrorCode.INVALID_SECOND_FACTOR: Explanation(
         "The code is not valid", "Type in the next one that the app shows: each is good once, for about a minute."
     ),
     ErrorCode.INVALID_LOGIN_CHALLENGE: Explanation(
-        "The log-in cannot be completed any more", "It expired or was completed: begin again with the password."
+        "The log-in cannot be completed any more", "It expired or was completed: begin again."
     ),
     ErrorCode.STEP_UP_REQUIRED: Explanation(
         "A second factor has to be proven first",

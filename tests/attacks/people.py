@@ -19,10 +19,12 @@ from sqlmodel import col
 
 from src.outbox.models import OutboxEvent
 from src.shared.errors import ErrorCode
+from tests.auth.test_providers import Browser
 from tests.conftest import PASSWORD
 from tests.support.answers import bearer, data_of, refused
 from tests.support.authenticator import Authenticator
 from tests.support.mail import Mailbox
+from tests.support.oidc import House, Somebody
 from tests.support.phone import Phone
 from tests.support.server import Server
 from tests.support.tables import execute
@@ -59,10 +61,18 @@ class Sample:
 class Town:
     """A running service, its administrator, and whoever and whatever a test wants made in it."""
 
-    def __init__(
-        self, client: httpx2.Client, document: Schema, admin_email: str, mailbox: Mailbox, database_url: str
+    def __init__(  # noqa: PLR0913 - a service has these around it
+        self,
+        client: httpx2.Client,
+        document: Schema,
+        admin_email: str,
+        mailbox: Mailbox,
+        database_url: str,
+        *,
+        provider: House,
     ) -> None:
         self.client, self.document, self.mailbox, self.database_url = client, document, mailbox, database_url
+        self.provider = provider
         self.admin = self.log_in(admin_email)
         self._roles: dict[tuple[str, ...], str] = {}
         self._actors: dict[str, Person | None] = {}
@@ -158,6 +168,33 @@ class Town:
         authenticator, _ = self.passkey(owner)
         options = data_of(self.ask(owner, "POST", f"{API}/auth/step-up/passkey/options"))
         return json.dumps(authenticator.get(options))
+
+    def provider_login(self) -> str:
+        """Of somebody who is new here."""
+        browser = Browser(self.client, self.provider)
+        return json.dumps(browser.come_back(browser.begin()))
+
+    def provider_linking(self, person: Person) -> str:
+        """For the session of theirs; of somebody else's where they are shared."""
+        return json.dumps(self._linking(self._spent(person)))
+
+    def _linking(self, owner: Person) -> dict[str, Any]:  # Any: JSON
+        path, letter = f"{API}/profile/security/providers/{self.provider.name}", {"current_password": owner.password}
+        begun = data_of(self.ask(owner, "POST", f"{path}/begin", json=letter))
+        return Browser(self.client, self.provider).come_back(begun)
+
+    def provider_link(self, person: Person) -> str:
+        """The id of one of theirs; as above."""
+        owner = self._spent(person)
+        path = f"{API}/profile/security/providers/{self.provider.name}/finish"
+        return str(data_of(self.ask(owner, "POST", path, json=self._linking(owner)), 201)["id"])
+
+    def provider_code(self) -> str:
+        """Of somebody who has an account, and came by the provider."""
+        email = self.account()[1]
+        browser = Browser(self.client, self.provider, Somebody(email=email))
+        refused(browser.sign_in(), ErrorCode.PROVIDER_LINK_UNCONFIRMED)
+        return self.mailbox.wait_for(email, about="signed in").code
 
     def _spent(self, person: Person) -> Person:
         return self.member() if person in (self.admin, *self._actors.values()) else person
@@ -317,6 +354,11 @@ MAKERS: dict[str, Callable[[Town, Person], str]] = {
     "passkey_id": lambda town, owner: town.passkey(owner)[1],
     "passkey_login": lambda town, _: town.passkey_login(),
     "passkey_step_up": lambda town, owner: town.passkey_step_up(owner),
+    "provider": lambda town, _: town.provider.name,
+    "provider_login": lambda town, _: town.provider_login(),
+    "provider_linking": lambda town, owner: town.provider_linking(owner),
+    "provider_code": lambda town, _: town.provider_code(),
+    "link_id": lambda town, owner: town.provider_link(owner),
     "mfa_token": lambda town, _: town.challenge(),
     "recovery_code": lambda town, _: town.recovery_code,
     "invited_id": lambda town, _: town.invited()[0],
@@ -370,18 +412,18 @@ def _filled(value: Any, things: _Things) -> Any:  # Any: JSON
 
 
 @contextmanager
-def town_of(server: Server, admin_email: str, mailbox: Mailbox, database_url: str) -> Iterator[Town]:
+def town_of(server: Server, admin_email: str, mailbox: Mailbox, database_url: str, provider: House) -> Iterator[Town]:
     """Each answer in it is held against the document."""
     # Plain HTTP over loopback: loading certificates would take longer than most tests.
     with httpx2.Client(base_url=server.url, timeout=15, verify=False) as client:
         document: Schema = client.get("/openapi.json").raise_for_status().json()
         client.event_hooks = {"response": [checks(lambda: document)]}
-        yield Town(client, document, admin_email, mailbox, database_url)
+        yield Town(client, document, admin_email, mailbox, database_url, provider=provider)
     execute(database_url, delete(OutboxEvent).where(col(OutboxEvent.aggregate).startswith(_PLANTED)))
 
 
 @pytest.fixture(scope="module")
-def town(server: Server, admin_email: str, mailbox: Mailbox, database_url: str) -> Iterator[Town]:
+def town(server: Server, admin_email: str, mailbox: Mailbox, database_url: str, provider: House) -> Iterator[Town]:
     """For tests that import it: with people of its own for each of their files."""
-    with town_of(server, admin_email, mailbox, database_url) as town:
+    with town_of(server, admin_email, mailbox, database_url, provider) as town:
         yield town

@@ -1,16 +1,19 @@
 """Somebody else's id on each route that takes one: it tells what an id of nothing tells, and nothing happens to it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import pytest
 
+from src.shared.errors import ErrorCode
 from tests.attacks.people import API, Person, Town, town
 from tests.attacks.snapshot import changed, snapshot
-from tests.support.answers import data_of, told
+from tests.auth.test_providers import Browser
+from tests.support import oidc
+from tests.support.answers import data_of, refused, told
 from tests.support.truth import Schema, resolve
 
 __all__ = ["town"]
@@ -116,6 +119,12 @@ CASES = [
             **how,
         )
         for method, how in (("PATCH", {"json": {"name": "mine"}}), ("DELETE", {}))
+    ),
+    of(
+        f"DELETE {API}/profile/security/providers/{{link_id}}",
+        "link_id",
+        lambda town, owner: town.provider_link(owner),
+        strangers=((), ("user:*",), ("*",)),
     ),
     of(f"GET {API}/orders/{{order_id}}", "order_id", _order, strangers=((), ("order:update", "user:*"))),
     of(f"POST {API}/orders/{{order_id}}/cancel", "order_id", _order, strangers=((), ("order:read", "user:*"))),
@@ -316,3 +325,15 @@ def test_who_holds_nothing_is_told_the_same_of_themselves_as_of_others(town: Tow
         )
         assert told(mine) == told(nothing)
     assert data_of(town.ask(member, "GET", f"{API}/profile"))["id"] == member.id
+
+
+def test_a_subject_of_one_provider_is_nobody_at_another(town: Town, providers: oidc.Town) -> None:
+    known = Browser(town.client, town.provider)
+    account = known.session().account
+    other = Browser(town.client, providers.house("other"), known.who)
+
+    refused(other.sign_in(), ErrorCode.PROVIDER_LINK_UNCONFIRMED)
+    other.who = replace(other.who, email=f"{uuid4().hex}@example.com")
+
+    assert other.session().account.id != account.id
+    assert known.session().account.id == account.id

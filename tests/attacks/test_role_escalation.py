@@ -18,6 +18,7 @@ from tests.attacks.snapshot import changed, snapshot
 from tests.conftest import PASSWORD, PATIENT
 from tests.support.answers import at_once, data_of, refused
 from tests.support.mail import Mailbox
+from tests.support.oidc import House
 from tests.support.postgres import Kind, drop_database, fresh_database
 from tests.support.server import run_command, running_server
 
@@ -423,7 +424,9 @@ def _superior(town: Town, role: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def house(database_kind: Kind, tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox) -> Iterator[Town]:
+def house(
+    database_kind: Kind, tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox, provider: House
+) -> Iterator[Town]:
     """A service with such routes."""
     with ExitStack() as stack:
         url = fresh_database(database_kind)
@@ -432,7 +435,7 @@ def house(database_kind: Kind, tmp_path_factory: pytest.TempPathFactory, mailbox
         made = run_command("create-admin", "--email", email, env=env, cwd=folder, stdin=f"{PASSWORD}\n")
         assert made.returncode == 0, made.stdout + made.stderr
         server = stack.enter_context(running_server(env, "tests.attacks.apps_guarded:app"))
-        yield stack.enter_context(town_of(server, email, mailbox, url))
+        yield stack.enter_context(town_of(server, email, mailbox, url, provider))
 
 
 def enters(house: Town, person: Person, room: str) -> bool:

@@ -29,7 +29,7 @@ class AccountReader(Reader):
     def receive(self, text: str) -> None:
         head, _, body = text.partition("\n\n")
         headers = dict(line.split(": ", 1) for line in head.splitlines())
-        mail = self.mailbox.wait_for(headers["To"])
+        mail = self.mailbox.wait_for(headers["To"], about=headers["Subject"])
         assert mail.subject == headers["Subject"]
         found = re.fullmatch(
             NAME.sub(r"(?P<\1>\\S+)", re.escape(body).replace(r"\<", "<").replace(r"\>", ">")), mail.text

@@ -692,6 +692,7 @@ def test_another_password_by_mail_ends_links_and_a_change_of_it_does_not(
     data_of(session.post("password/reset", {"token": code, "new_password": PASSWORD}))
 
     assert count_links(database_url, session.account) == 0
+    assert len(audited(admin, session.account, "provider.unlinked")) == 1
 
 
 @pytest.mark.parametrize("way", ["verify", "reset"])

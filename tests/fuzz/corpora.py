@@ -16,6 +16,7 @@ from src.shared.errors import ErrorCode
 from tests.conftest import PASSWORD
 from tests.support.answers import bearer, data_of
 from tests.support.hostile import CORPORA
+from tests.support.oidc import House
 from tests.support.service import Service
 
 Json = Any  # Any: JSON
@@ -55,6 +56,8 @@ class Attack:
     seed: int
     below: str = "/"
     """Operations of paths that begin so."""
+    provider: House | None = None
+    """Of the service's."""
     sent: int = 0
     round_trips: int = 0
     failures: list[str] = field(default_factory=list)
@@ -69,6 +72,7 @@ class Attack:
         self._admin = self.service.log_in()["access_token"]
         self._own = ""
         self._ids: dict[str, str] = {}
+        self._sign_in: dict[str, str] = {}
         self._ids = self._make_things()
 
     def _operations(self) -> Iterator[Operation]:
@@ -104,7 +108,9 @@ class Attack:
             json={"items": [{"product_id": product, "quantity": 1}]},
             headers=bearer(token) | {"Idempotency-Key": uuid4().hex},
         )
-        return self._ids | {"order_id": data_of(order, 201)["id"], "session_id": str(uuid4()), "event_id": str(uuid4())}
+        nothing = {name: str(uuid4()) for name in ("session_id", "event_id", "link_id")}
+        provider = {"provider": self.provider.name} if self.provider else {}
+        return self._ids | {"order_id": data_of(order, 201)["id"]} | nothing | provider
 
     def _body_of(self, title: str) -> Json:
         operation = next(each for each in self._all if each.title == title)
@@ -136,7 +142,17 @@ class Attack:
         known = {"currency": "EUR", "permissions": "order:read", "roles": "user", "product_id": self._id("product_id")}
         if "password" in name:
             return PASSWORD
+        if self.provider and name in {"browser_token", "state", "iss"}:
+            return self._of_sign_in(self.provider, name)
         return known.get(name, f"n{uuid4().hex[:16]}")
+
+    def _of_sign_in(self, provider: House, name: str) -> str:
+        """Of one that was begun: what is hostile beside it goes to the provider."""
+        if name == "browser_token":
+            begun = data_of(self.service.post(f"auth/providers/{provider.name}/begin"))
+            state = httpx2.URL(begun["authorization_url"]).params["state"]
+            self._sign_in = {"browser_token": begun["browser_token"], "state": state, "iss": provider.issuer}
+        return self._sign_in[name]
 
     def _id(self, name: str) -> str:
         return self._ids.get(name, str(uuid4()))

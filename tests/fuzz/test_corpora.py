@@ -7,6 +7,7 @@ import pytest
 from tests.fuzz.api import SETTINGS
 from tests.fuzz.corpora import Attack, blns, hostile_bodies, hostile_texts, hostile_values, json_test_suite
 from tests.support.hostile import CORPORA
+from tests.support.oidc import Town
 from tests.support.postgres import Kind
 from tests.support.scale import rounds
 from tests.support.service import own_place
@@ -20,9 +21,10 @@ ALL = 10**6
 
 
 @pytest.fixture(scope="module")
-def attack(database_kind: Kind) -> Iterator[Attack]:
-    with own_place(database_kind, **SETTINGS) as place, place.service() as service:
-        yield Attack(service, SEED)
+def attack(database_kind: Kind, providers: Town) -> Iterator[Attack]:
+    settings = SETTINGS | providers.settings("acme")
+    with own_place(database_kind, **settings) as place, place.service() as service:
+        yield Attack(service, SEED, provider=providers.house("acme"))
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.long
 
 TEMPLATES = sorted({path.stem for path in rendering.TEMPLATES.glob("*.txt")})
 VALUES = {"token": "the-code", "minutes": "60", "hours": "72", "last_letters": "wxyz"} | {
+    "provider": "Acme",
     "number": "AB12C-DE34F",
     "status": "placed",
     "lines": "2 x Lamp (LAMP-1): 69.80 EUR",

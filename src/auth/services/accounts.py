@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, exists, or_, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, delete, exists, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from src.audit import services as audit
+from src.audit.services import Facts
 from src.auth import passwords, throttle
 from src.auth.models import AuthSession, Credential, Passkey, ProviderLink
 from src.auth.services.devices import Device
@@ -131,6 +132,18 @@ async def even_out(began: float) -> None:
 def later_than_anybody_measures() -> timedelta:
     """Not behind the answer at once: whoever asked for a mail would see by their next request whether there is work to do."""
     return timedelta(seconds=random.uniform(0, get_settings().auth.mail_delay_seconds))  # noqa: S311 - no secret
+
+
+async def end_links(session: AsyncSession, user_id: UUID) -> None:
+    """To all providers, whoever made them, by the owner of the address."""
+    ended = await session.execute(
+        delete(ProviderLink)
+        .where(col(ProviderLink.user_id) == user_id)
+        .returning(col(ProviderLink.id), col(ProviderLink.issuer))
+    )
+    for link_id, issuer in ended.all():
+        facts: Facts = {"link_id": str(link_id), "issuer": issuer}
+        await audit.record(session, "provider.unlinked", target=("user", user_id), after=facts, actor_id=user_id)
 
 
 async def revoke_sessions(session: AsyncSession, user_id: UUID) -> None:

@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from src.audit import services as audit
 from src.auth import throttle, totp
-from src.auth.models import ApiKey, AuthSession, Passkey, ProviderLink, RecoveryCode, SecondFactorMethod, TotpFactor
+from src.auth.models import ApiKey, AuthSession, Passkey, RecoveryCode, SecondFactorMethod, TotpFactor
 from src.auth.schemas import (
     ConfirmRequest,
     RecoveryCodesResponse,
@@ -20,6 +20,7 @@ from src.auth.schemas import (
 from src.auth.services import api_keys, proving
 from src.auth.services.accounts import (
     confirm_password,
+    end_links,
     end_sessions,
     lock_account,
     lock_session,
@@ -153,7 +154,7 @@ async def forget_strangers(session: AsyncSession, user: User) -> None:
     """Before somebody proves an address for the first time: who set up factors, keys and links to providers until then did
     not have to be its owner, as who opened a session did not."""
     if not user.is_verified:
-        await session.execute(delete(ProviderLink).where(col(ProviderLink.user_id) == user.id))
+        await end_links(session, user.id)
         await _delete_factors(session, user.id)
         await api_keys.revoke_all(session, user.id)
 

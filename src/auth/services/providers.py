@@ -441,4 +441,6 @@ async def unlink_provider(session: AsyncSession, user_id: UUID, session_id: UUID
         session, "provider.unlinked", target=("user", user_id), after={"link_id": str(link_id), "issuer": issuer}
     )
     known = _find(issuer)
-    await proving.tell(session, user_id, "provider_unlinked", provider=issuer if known is None else known.shown)
+    await proving.tell(
+        session, user_id, "provider_unlinked", provider=issuer.partition("//")[2] if known is None else known.shown
+    )

@@ -3,17 +3,16 @@
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
 
 from src.audit import services as audit
 from src.auth import throttle
-from src.auth.models import Credential, ProviderLink, Purpose
+from src.auth.models import Credential, Purpose
 from src.auth.schemas import ChangePasswordRequest, ResetPasswordRequest
 from src.auth.services import factors, one_time
 from src.auth.services.accounts import (
     confirm_password,
+    end_links,
     end_sessions,
     hash_password,
     later_than_anybody_measures,
@@ -88,7 +87,7 @@ async def reset_password(request: ResetPasswordRequest, device: Device) -> None:
         else:
             credential.password_hash, credential.is_contested = fresh_hash, False
         # Whoever was in the account before may have linked one of theirs. The owner's is asked for by mail again.
-        await session.execute(delete(ProviderLink).where(col(ProviderLink.user_id) == user.id))
+        await end_links(session, user.id)
         await factors.forget_strangers(session, redeemed.user)
         await users.verify_email(session, user.id)
         await end_sessions(session, user.id)
