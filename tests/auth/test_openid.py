@@ -22,7 +22,7 @@ from src.auth import openid
 from src.auth.openid import Identity
 from src.config import load_settings
 from src.shared.errors import ErrorCode
-from tests.auth.test_providers import PROVIDERS, Browser
+from tests.auth.test_providers import PROVIDERS, Browser, notes
 from tests.support.answers import at_once, data_of, refused
 from tests.support.oidc import CLIENT_ID, CLIENT_SECRET, GONE, REDIRECT_URL, House, Lies, Somebody, Town
 from tests.support.postgres import Kind
@@ -148,12 +148,16 @@ def _bearer(browser: Browser, lies: Lies | None = None) -> dict[str, str]:
     return {"Authorization": f"Bearer {data_of(browser.sign_in(lies))['access_token']}"}
 
 
-def test_the_token_of_another_sign_in_of_the_same_person_is_refused(browser: Browser, provider: House) -> None:
+def test_the_token_of_another_sign_in_of_the_same_person_is_refused_and_audited(
+    browser: Browser, provider: House, admin: httpx2.Client
+) -> None:
     """Injected by whoever read it once: its nonce is another one."""
     code = browser.come_back(browser.begin())["code"]
     stolen = provider.id_token(provider.grants[code])
 
     refused(browser.sign_in(Lies(id_token=stolen)), ErrorCode.INVALID_PROVIDER_ANSWER)
+
+    assert notes(admin)[0] == "invalid"
 
 
 # --- Services whose providers are odd from the first word
