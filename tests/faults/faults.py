@@ -177,8 +177,14 @@ def _kill_postgres(stage: Stage) -> None:
 
 def _kill_backend(stage: Stage) -> None:
     """The others are ended by PostgreSQL then, which recovers as after a crash."""
-    for row in stage.sql(f"SELECT pid FROM pg_stat_activity WHERE application_name = '{NAME}' LIMIT 1"):
-        kill_one(row["pid"])
+
+    def one_dies() -> bool:
+        rows = stage.sql(f"SELECT pid FROM pg_stat_activity WHERE application_name = '{NAME}' LIMIT 1")
+        for row in rows:
+            kill_one(row["pid"])
+        return bool(rows)
+
+    _soon(one_dies, ProcessLookupError)  # one may have ended by itself since it was listed
 
 
 def _wait_for_postgres(stage: Stage) -> None:
