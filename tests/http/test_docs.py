@@ -120,7 +120,12 @@ def test_a_proxy_that_does_not_strip_finds_everything_too(behind_proxy: httpx2.C
 
 
 def test_production_shows_neither_page_nor_document(server_env: dict[str, str]) -> None:
-    production = {"APP__ENV": "production", "AUTH__SECRET": token_urlsafe(48), "HTTP__ALLOWED_HOSTS": "127.0.0.1"}
+    production = {
+        "APP__ENV": "production",
+        "AUTH__SECRET": token_urlsafe(48),
+        "AUTH__PROVIDERS": "",  # those of the tests speak plain HTTP
+        "HTTP__ALLOWED_HOSTS": "127.0.0.1",
+    }
 
     with running_server({**server_env, **production}) as server:
         statuses = [

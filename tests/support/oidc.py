@@ -193,7 +193,8 @@ class House:
             honest |= {"email": who.email, "email_verified": who.email_verified}
         key = lies.key or self.key
         header = {"alg": algorithm_of(key), "kid": self.key.kid, **lies.header}
-        claims = {name: value for name, value in {**honest, **lies.claims}.items() if value is not GONE}
+        said = {name: value(now) if callable(value) else value for name, value in lies.claims.items()}
+        claims = {name: value for name, value in {**honest, **said}.items() if value is not GONE}
         kept = {name: value for name, value in header.items() if value is not GONE}
         registry = JWSRegistry(algorithms=[str(header["alg"])], strict_check_header=False)
         return jws.serialize_compact(kept, json.dumps(claims).encode(), key, registry=registry)
