@@ -21,13 +21,13 @@ def main() -> None:
 
 def _read(arguments: Sequence[str]) -> dict[str, str] | None:
     """Of `serve`, which may mend what is wrong with the settings; None for what the command line itself has to judge."""
-    names, values = arguments[::2], arguments[1::2]
-    known = {"--host": lambda _: True, "--port": str.isdecimal, "--workers": str.isdecimal}
-    if len(names) != len(values) or not all(
-        name in known and known[name](value) for name, value in zip(names, values, strict=True)
-    ):
+    if len(arguments) % 2:
         return None
-    return {name.removeprefix("--"): value for name, value in zip(names, values, strict=True)}
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    numbers = [value for name, value in options.items() if name in ("--port", "--workers")]
+    if not options.keys() <= {"--host", "--port", "--workers"} or not all(map(str.isdecimal, numbers)):
+        return None
+    return {name.removeprefix("--"): value for name, value in options.items()}
 
 
 if __name__ == "__main__":

@@ -276,7 +276,7 @@ def _can_be_revived() -> bool:
 def _stays_as_it_is(kind: TypeEngine[Any]) -> bool:  # Any: of whatever column
     try:
         return not issubclass(kind.python_type, dict | list | set | bytearray)
-    except NotImplementedError:
+    except NotImplementedError:  # SQLAlchemy's answer for a type that stands for none of Python's
         return False
 
 
