@@ -11,13 +11,10 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
-from ssl import SSLContext
 from time import monotonic, time
 from typing import Annotated, Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit, urlunsplit
 
-import httpx
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 from loguru import logger
@@ -25,6 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from src.config import ProviderSettings, get_settings, web_address
 from src.retry import retry_on_network
+from src.shared import outgoing
 from src.shared.keys import keys_for
 
 _ALGORITHMS: Final = (
@@ -493,23 +491,10 @@ def _failing_as_one() -> Iterator[None]:
 
 
 async def _talk(method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None) -> tuple[int, bytes]:
-    """No redirect is followed, and nothing is unpacked: a small answer would become a large one."""
-    asked = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
-    async with (
-        httpx.AsyncClient(verify=_certificates(), timeout=_CONVERSATION_SECONDS) as client,
-        client.stream(method, url, headers=asked, data=form) as response,
-    ):
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise UnavailableError("packed what it was asked not to pack")
-        body = bytearray()
-        async for part in response.aiter_raw():
-            body += part
-            if len(body) > _ANSWER_BYTES:
-                raise UnavailableError("says too much")
-        return response.status_code, bytes(body)
-
-
-@cache
-def _certificates() -> SSLContext:
-    """Read once: it takes longer than all the rest."""
-    return httpx.create_ssl_context()
+    asked, body = {"Accept": "application/json", **headers}, None
+    if form is not None:
+        asked["Content-Type"], body = "application/x-www-form-urlencoded", urlencode(form).encode()
+    reply = await outgoing.call(
+        method, url, headers=asked, body=body, seconds=_CONVERSATION_SECONDS, most_bytes=_ANSWER_BYTES
+    )
+    return reply.status, reply.body

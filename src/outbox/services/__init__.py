@@ -1,6 +1,6 @@
 """Events: writing them down, delivering them at least once and in order for each aggregate, looking after the rest."""
 
-from src.outbox.services.dispatching import Event, Handler, Handlers, dispatch, once
+from src.outbox.services.dispatching import Event, Handler, Handlers, dispatch, joined, once
 from src.outbox.services.publishing import Payload, count_recent, publish, wake
 from src.outbox.services.tending import (
     INVARIANTS,
@@ -20,6 +20,7 @@ __all__ = [
     "count_recent",
     "dispatch",
     "get_status",
+    "joined",
     "once",
     "publish",
     "retry_dead",

@@ -47,7 +47,7 @@ EffectInside = Callable[[AsyncSession, Event], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class _Once:
-    effect: EffectInside
+    effects: tuple[EffectInside, ...]
 
 
 Handler = EffectOutside | _Once
@@ -59,7 +59,28 @@ it passes `event.id` on to whoever can tell."""
 def once(effect: EffectInside) -> Handler:
     """A handler whose effect is in our own database: it is committed together with the note that the event was
     delivered, and so happens once, however often it is tried."""
-    return _Once(effect)
+    return _Once((effect,))
+
+
+def joined(*several: Handlers) -> Handlers:
+    """Who handles what, said by several domains. A kind that more than one of them wants has all effects in one
+    transaction, in this order.
+
+    Raises:
+        ValueError: two want a kind, and one of them has its effect outside the database: if the other one failed, it
+            would be repeated.
+    """
+    all_of_them: dict[str, Handler] = {}
+    for handlers in several:
+        for kind, handler in handlers.items():
+            before = all_of_them.get(kind)
+            if before is None:
+                all_of_them[kind] = handler
+            elif isinstance(before, _Once) and isinstance(handler, _Once):
+                all_of_them[kind] = _Once(before.effects + handler.effects)
+            else:
+                raise ValueError(f"{kind}: several handlers, and not all of them made by once()")
+    return all_of_them
 
 
 async def dispatch(handlers: Handlers) -> None:
@@ -141,7 +162,7 @@ async def _deliver(row: OutboxEvent, handler: Handler) -> None:
         # Well before somebody else takes it up.
         async with asyncio.timeout(get_settings().outbox.lease_seconds / 2):
             if isinstance(handler, _Once):
-                await _deliver_once(row, event, handler.effect)
+                await _deliver_once(row, event, handler.effects)
                 return
             await handler(event)
     except Exception as error:  # noqa: BLE001 - a handler's, of whatever kind: it is tried again
@@ -150,11 +171,12 @@ async def _deliver(row: OutboxEvent, handler: Handler) -> None:
         await _note(row, {"delivered_at": utc_now()})
 
 
-async def _deliver_once(row: OutboxEvent, event: Event, effect: EffectInside) -> None:
+async def _deliver_once(row: OutboxEvent, event: Event, effects: Sequence[EffectInside]) -> None:
     async with transaction() as session:
         # First: whoever took it up again meanwhile waits here for us, and then finds that it is done.
         if await _update(session, row, {"delivered_at": utc_now()}):
-            await effect(session, event)
+            for effect in effects:
+                await effect(session, event)
 
 
 async def _unknown(event: Event) -> None:
