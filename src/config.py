@@ -1,5 +1,6 @@
 """The settings of the process: where they come from, what they may be, what production refuses."""
 
+import base64
 import difflib
 import json
 import os
@@ -133,11 +134,26 @@ def _page_or_none(value: str) -> str:
     return _without_query(web_address(value)).rstrip("/") if value else value
 
 
+def _signing_secret(secret: SecretStr) -> SecretStr:
+    """As Standard Webhooks 1.0.0 writes it."""
+    prefix, _, key = secret.get_secret_value().partition("_")
+    try:
+        is_one = prefix == "whsec" and 24 <= len(base64.b64decode(key, validate=True)) <= 64  # noqa: PLR2004 - its bounds
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError("must be whsec_ and 24 to 64 bytes in base64")
+    return secret
+
+
 WebAddress = Annotated[str, Field(max_length=2048), AfterValidator(web_address)]
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 OriginList = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split_list)]
 SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_list)]
 NetworkList = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split_list)]
+SigningSecretList = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_signing_secret)], ...], NoDecode, BeforeValidator(_split_list)
+]
 TokenAlgorithm = Literal["HS256", "Ed25519"]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -396,6 +412,25 @@ class OrderSettings(_Section):
     expiry_check_seconds: PositiveSeconds = Field(30, description="Pause between two looks for orders that expired")
 
 
+class PaymentSettings(_Section):
+    url: Annotated[str, Field(max_length=2048), AfterValidator(_page_or_none)] = Field(
+        "", description="The payment provider's API; none: orders are marked as paid by hand"
+    )
+    api_key: Annotated[SecretStr, Field(max_length=4096)] = Field(
+        SecretStr(""), description="What the provider knows this service by"
+    )
+    callback_secrets: SigningSecretList = Field(
+        (), description="What the provider signs its callbacks with (whsec_…); several while one is being replaced"
+    )
+    timeout_seconds: PositiveSeconds = Field(
+        6, description="Who pays waits so long for the provider; then the payment is pending, and goes on by itself"
+    )
+    unsettled_seconds: PositiveSeconds = Field(
+        15, description="Later than that the provider is asked by the outbox, should whoever paid have got no answer"
+    )
+    attempts_per_order: int = Field(20, ge=1, le=1000, description="Payments of one order, declined ones included")
+
+
 class HTTPSettings(_Section):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on")
@@ -502,6 +537,7 @@ class Settings(BaseSettings):
     mail: MailSettings = Field(default_factory=MailSettings)
     outbox: OutboxSettings = Field(default_factory=OutboxSettings)
     orders: OrderSettings = Field(default_factory=OrderSettings)
+    payments: PaymentSettings = Field(default_factory=PaymentSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     retry: RetrySettings = Field(default_factory=RetrySettings)
 
@@ -641,6 +677,7 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
         each.client_secret.get_secret_value() for each in settings.auth.providers if each.client_secret is not None
     ]
     advice = AuthSettings.model_fields["secret"].description
+    payments = settings.payments
     return [
         (
             "HTTP__CORS_ORIGINS",
@@ -688,6 +725,27 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
             "OUTBOX__LEASE_SECONDS",
             settings.outbox.lease_seconds < 2 * settings.mail.timeout_seconds,
             "shorter than twice MAIL__TIMEOUT_SECONDS: a mail would be sent again while it is being sent",
+        ),
+        (
+            "PAYMENTS__URL",
+            production and payments.url.startswith("http:"),
+            "must be https://: whoever stands in between would say what was paid",
+        ),
+        (
+            "PAYMENTS__API_KEY",
+            bool(payments.url) and not payments.api_key.get_secret_value(),
+            "missing; see PAYMENTS__URL",
+        ),
+        (
+            "PAYMENTS__CALLBACK_SECRETS",
+            bool(payments.url) and not payments.callback_secrets,
+            "missing; without one anybody could call for the provider",
+        ),
+        (
+            "PAYMENTS__TIMEOUT_SECONDS",
+            bool(payments.url)
+            and payments.timeout_seconds >= min(http.request_timeout_seconds, payments.unsettled_seconds),
+            "not shorter than HTTP__REQUEST_TIMEOUT_SECONDS and PAYMENTS__UNSETTLED_SECONDS: nobody would wait for the answer",
         ),
         (
             "HTTP__DRAIN_SECONDS",

@@ -7,11 +7,17 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from src.core.orders import services as orders
+from src.core.payments import services as payments
 from src.core.products import services as products
 from src.outbox import services as outbox
 from src.shared.invariants import Invariant
 
-INVARIANTS: Final[Sequence[Invariant]] = (*products.INVARIANTS, *orders.INVARIANTS, *outbox.INVARIANTS)
+INVARIANTS: Final[Sequence[Invariant]] = (
+    *products.INVARIANTS,
+    *orders.INVARIANTS,
+    *payments.INVARIANTS,
+    *outbox.INVARIANTS,
+)
 """Each domain declares its own."""
 
 

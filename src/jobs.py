@@ -15,19 +15,22 @@ from src.auth.services.addresses import ADDRESS_CHANGE_REQUESTED, VERIFICATION_R
 from src.auth.services.recovery import PASSWORD_FORGOTTEN
 from src.config import get_settings
 from src.core.orders import services as orders
+from src.core.payments import services as payments
 from src.idempotency import services as idempotency
 from src.mail import services as mail
 from src.outbox import services as outbox
-from src.outbox.services import Handlers
 from src.shared.database import DATABASE_ERRORS, is_outage, transaction
 
-HANDLERS: Final[Handlers] = {
-    mail.KIND: mail.deliver,
-    PASSWORD_FORGOTTEN: auth.send_reset,
-    VERIFICATION_REQUESTED: auth.send_verification,
-    ADDRESS_CHANGE_REQUESTED: auth.offer_new_address,
-    **orders.HANDLERS,
-}
+HANDLERS: Final = outbox.joined(
+    {
+        mail.KIND: mail.deliver,
+        PASSWORD_FORGOTTEN: auth.send_reset,
+        VERIFICATION_REQUESTED: auth.send_verification,
+        ADDRESS_CHANGE_REQUESTED: auth.offer_new_address,
+    },
+    orders.HANDLERS,
+    payments.HANDLERS,
+)
 
 SWEEPS: Final[Mapping[str, Callable[[AsyncSession], Awaitable[int]]]] = {
     "idempotency records": idempotency.sweep,

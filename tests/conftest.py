@@ -15,6 +15,7 @@ import pytest
 from src.shared import database
 from tests.support.mail import Mailbox, running_mail_server
 from tests.support.oidc import House, Town, running_providers
+from tests.support.payments import Bank, running_bank
 from tests.support.postgres import SERVER_VARIABLE as TEST_DB_URL
 from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
 from tests.support.server import Server, run_command, running_server, shortcuts
@@ -61,7 +62,9 @@ def _take_over_the_shell() -> None:
         if os.environ.get(ours, "").startswith(schemes):
             os.environ.setdefault(name, os.environ[ours])
     for name in [
-        name for name in os.environ if re.match(r"(?i)(app|db|cache|auth|http|mail|outbox|orders|log|retry)__", name)
+        name
+        for name in os.environ
+        if re.match(r"(?i)(app|db|cache|auth|http|mail|outbox|orders|payments|log|retry)__", name)
     ]:
         del os.environ[name]
     os.environ.update(shortcuts())
@@ -101,6 +104,7 @@ class _Running:
     server: Server
     env: dict[str, str]
     admin_email: str
+    bank: Bank
 
 
 @pytest.fixture(scope="session")
@@ -145,13 +149,16 @@ def running(
                 "CACHE__NAMESPACE": f"test-{uuid4().hex[:12]}",
                 "MAIL__URL": mailbox.url,
                 **providers.settings("acme", "other"),
+                **(bank := servers.enter_context(running_bank())).settings(),
                 **PATIENT,
             }
             email = f"admin-{uuid4().hex}@example.com"
             folder = tmp_path_factory.mktemp("admin")
             made = run_command("create-admin", "--email", email, env=env, cwd=folder, stdin=f"{PASSWORD}\n")
             assert made.returncode == 0, made.stdout + made.stderr
-            return _Running(servers.enter_context(running_server(env)), env, email)
+            server = servers.enter_context(running_server(env))
+            bank.calls_back(server.url)
+            return _Running(server, env, email, bank)
 
         yield run
 
@@ -166,6 +173,12 @@ def server(running: Callable[[Kind], _Running], database_kind: Kind) -> Server:
 def server_env(running: Callable[[Kind], _Running], database_kind: Kind) -> dict[str, str]:
     """What `server` was started with."""
     return running(database_kind).env
+
+
+@pytest.fixture(scope="session")
+def bank(running: Callable[[Kind], _Running], database_kind: Kind) -> Bank:
+    """Through whom `server` is paid."""
+    return running(database_kind).bank
 
 
 @pytest.fixture(scope="session")

@@ -153,6 +153,16 @@ CurrentGrants = Annotated[Grants, Depends(current_grants)]
 GrantsOrNone = Annotated[Grants, Depends(grants_or_none)]
 
 
+def seen_with(permission: str) -> Callable[..., Awaitable[UUID | None]]:
+    """Whose things the caller gets at: None, everybody's, for who holds the permission; else the caller's own."""
+    check_name(permission)
+
+    async def visible_to(user: CurrentUser, grants: CurrentGrants) -> UUID | None:
+        return None if grants.allow(permission) else user.id
+
+    return visible_to
+
+
 def require_permissions(*permissions: str, match: Match = "all") -> Guard:
     """A dependency that refuses (PERMISSION_DENIED) a caller who does not hold all, or any, of them.
 

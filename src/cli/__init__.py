@@ -24,6 +24,7 @@ from src.auth import services as auth
 from src.auth.schemas import CreateUserRequest
 from src.cli import demo
 from src.cli.docs import write_pages
+from src.cli.payment_provider import SCRIPTS, PaymentProvider, listening_socket, make_server
 from src.config import ConfigurationError, Settings, load_settings, refuse_weak, setting_name, use_settings, with_secret
 from src.doctor import examine
 from src.exceptions import BusinessException
@@ -380,10 +381,36 @@ def _refuse_taken_port(host: str, port: int) -> None:
             _fail(f"Cannot listen on {host}:{port}: {error.strerror}. Another port: make run PORT=8001", 1)
 
 
+@cli.command("payment-provider")
+def run_payment_provider(
+    callback_url: Annotated[str, typer.Option(help="Where this service takes what a provider says")] = (
+        "http://127.0.0.1:8000/api/v1/payments/callback"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=65_535)] = 8200,
+) -> None:
+    """Run a payment provider for development: with the key and the secret of PAYMENTS__API_KEY and PAYMENTS__CALLBACK_SECRETS."""
+    settings = load_settings()
+    if settings.production:
+        _fail(f"{setting_name('app', 'env')}: a provider that approves whatever it is told to is for development", 2)
+    if not settings.payments.api_key.get_secret_value() or not settings.payments.callback_secrets:
+        _fail(f"{setting_name('payments', 'api_key')}, {setting_name('payments', 'callback_secrets')}: missing", 2)
+    provider = PaymentProvider(
+        settings.payments.api_key.get_secret_value(),
+        settings.payments.callback_secrets[0].get_secret_value(),
+        callback_url,
+    )
+    for source, script in SCRIPTS.items():
+        _say(f"{source:20}{script.meaning}", markup=False)
+    listening = listening_socket(port)
+    _say(f"http://127.0.0.1:{listening.getsockname()[1]}", markup=False)
+    make_server(provider).run([listening])
+
+
 @cli.command()
 def dev(port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=65_535)] = 8000) -> None:
     """Serve with demo data and a development admin: SQLite and memory, or what DB__URL and CACHE__URL say."""
     demo.use_development_profile()
+    with_provider = demo.provide_payments(port)
     settings = _settings(http={"port": port})
     _refuse_taken_port(settings.http.host, port)
     migrations.upgrade()
@@ -399,5 +426,10 @@ def dev(port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=6
         f"  API docs    {url}/docs\n"
         f"  Admin       {demo.ADMIN_EMAIL}\n"
         f"  Password    {password}\n"
+        + (
+            "  Payments    by a provider that runs beside it: source tok_approve, tok_decline, …\n"
+            if with_provider
+            else ""
+        )
     )
     _serve(settings)

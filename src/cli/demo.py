@@ -4,10 +4,12 @@ import os
 import secrets
 from pathlib import Path
 
+from src.cli.payment_provider import PaymentProvider, serve_beside
 from src.config import setting_name
 from src.core.products import services as products
 from src.core.products.schemas import CreateProductRequest, ProductFilters
 from src.shared.database import transaction
+from src.shared.signatures import make_secret
 from src.users import services as users
 
 ADMIN_EMAIL = "admin@example.com"
@@ -31,6 +33,19 @@ def use_development_profile() -> None:
     """Settings of the environment win; a secret is made once, so that sessions outlive a restart."""
     os.environ.setdefault(setting_name("app", "env"), "development")
     os.environ.setdefault(setting_name("auth", "secret"), _own_secret())
+
+
+def provide_payments(port: int) -> bool:
+    """Orders can be paid at once, by a provider that runs beside the service; False where there is one already."""
+    if os.environ.get(setting_name("payments", "url")):
+        return False
+    provider = PaymentProvider(
+        secrets.token_urlsafe(32), make_secret(), f"http://127.0.0.1:{port}/api/v1/payments/callback"
+    )
+    os.environ[setting_name("payments", "url")] = serve_beside(provider)
+    os.environ[setting_name("payments", "api_key")] = provider.api_key
+    os.environ[setting_name("payments", "callback_secrets")] = provider.callback_secret
+    return True
 
 
 def _own_secret() -> str:

@@ -44,9 +44,14 @@ async def idempotency_required(
     request: Request, session: SessionDep, user: CurrentUser, idempotency_key: _Key = None
 ) -> None:
     """No write without a key. Refused: IDEMPOTENCY_KEY_REQUIRED."""
+    await _claim(request, session, user, await required_key(idempotency_key))
+
+
+async def required_key(idempotency_key: _Key = None) -> str:
+    """For what keeps it itself, since others are asked in between. Refused: IDEMPOTENCY_KEY_REQUIRED."""
     if idempotency_key is None:
         raise BusinessException(ErrorCode.IDEMPOTENCY_KEY_REQUIRED)
-    await _claim(request, session, user, idempotency_key)
+    return idempotency_key
 
 
 async def _claim(request: Request, session: AsyncSession, user: CurrentUser, key: str) -> None:
@@ -87,3 +92,4 @@ def install_idempotency(app: FastAPI) -> None:
 
 Idempotent = Depends(idempotent)
 IdempotencyRequired = Depends(idempotency_required)
+RequiredKey = Annotated[str, Depends(required_key)]

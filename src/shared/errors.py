@@ -76,6 +76,12 @@ class ErrorCode(IntEnum):
     ORDER_TRANSITION_NOT_ALLOWED = 50202
     ORDER_TOTAL_CHANGED = 50203
     ORDER_MIXED_CURRENCIES = 50204
+    PAYMENT_DECLINED = 50205
+    PAYMENT_NOT_FOUND = 50206
+    PAYMENT_IN_PROGRESS = 50207
+    TOO_MANY_PAYMENTS = 50208
+    PAYMENTS_OFF = 50209
+    INVALID_CALLBACK_SIGNATURE = 50210
 
     INTERNAL_ERROR = 90001
     SERVICE_UNAVAILABLE = 90002
@@ -149,6 +155,12 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.ORDER_TRANSITION_NOT_ALLOWED: 409,
     ErrorCode.ORDER_TOTAL_CHANGED: 409,
     ErrorCode.ORDER_MIXED_CURRENCIES: 422,
+    ErrorCode.PAYMENT_DECLINED: 402,
+    ErrorCode.PAYMENT_NOT_FOUND: 404,
+    ErrorCode.PAYMENT_IN_PROGRESS: 409,
+    ErrorCode.TOO_MANY_PAYMENTS: 409,
+    ErrorCode.PAYMENTS_OFF: 404,
+    ErrorCode.INVALID_CALLBACK_SIGNATURE: 401,
     ErrorCode.INTERNAL_ERROR: 500,
     ErrorCode.SERVICE_UNAVAILABLE: 503,
     ErrorCode.DEADLINE_EXCEEDED: 503,
@@ -315,6 +327,24 @@ ERROR_CODE_EXPLAINED = {
         "The price changed", "`data.total_minor` is the total now: ask the buyer again."
     ),
     ErrorCode.ORDER_MIXED_CURRENCIES: Explanation("One order has one currency", "Split the basket by currency."),
+    ErrorCode.PAYMENT_DECLINED: Explanation(
+        "The payment was declined",
+        "`data.decline_code` is the provider's reason: offer another way to pay, with a new Idempotency-Key.",
+    ),
+    ErrorCode.PAYMENT_NOT_FOUND: Explanation("No such payment", "Check the id; each payment is of one order."),
+    ErrorCode.PAYMENT_IN_PROGRESS: Explanation(
+        "A payment of this order is under way",
+        "Look at payment `data.payment_id` after `Retry-After` seconds; do not begin another one.",
+    ),
+    ErrorCode.TOO_MANY_PAYMENTS: Explanation(
+        "Too many payments of this order", "It takes `data.limit`, declined ones included: place it anew."
+    ),
+    ErrorCode.PAYMENTS_OFF: Explanation(
+        "This service takes no payments", "Orders are marked as paid by staff here; or set PAYMENTS__URL."
+    ),
+    ErrorCode.INVALID_CALLBACK_SIGNATURE: Explanation(
+        "Not signed by the payment provider", "Sign with the secret of PAYMENTS__CALLBACK_SECRETS, within five minutes."
+    ),
     ErrorCode.INTERNAL_ERROR: Explanation(
         "Something went wrong on our side", "Retry later; quote the request id if it stays."
     ),

@@ -124,6 +124,7 @@ def test_production_shows_neither_page_nor_document(server_env: dict[str, str]) 
         "APP__ENV": "production",
         "AUTH__SECRET": token_urlsafe(48),
         "AUTH__PROVIDERS": "",  # those of the tests speak plain HTTP
+        "PAYMENTS__URL": "",  # as this one does
         "HTTP__ALLOWED_HOSTS": "127.0.0.1",
     }
 

@@ -8,7 +8,7 @@ from fastapi_pagination import Page
 from fastapi_pagination.ext.sqlalchemy import apaginate
 
 from src.auth import require_permissions
-from src.auth.dependencies import CurrentGrants, CurrentUser
+from src.auth.dependencies import CurrentUser, seen_with
 from src.core.orders import services as orders
 from src.core.orders.schemas import (
     OrderEventResponse,
@@ -24,16 +24,8 @@ from src.shared.types import Id
 router = APIRouter()
 
 
-async def _readable(user: CurrentUser, grants: CurrentGrants) -> UUID | None:
-    return None if grants.allow("order:read") else user.id
-
-
-async def _changeable(user: CurrentUser, grants: CurrentGrants) -> UUID | None:
-    return None if grants.allow("order:update") else user.id
-
-
-Readable = Annotated[UUID | None, Depends(_readable)]
-Changeable = Annotated[UUID | None, Depends(_changeable)]
+Readable = Annotated[UUID | None, Depends(seen_with("order:read"))]
+Changeable = Annotated[UUID | None, Depends(seen_with("order:update"))]
 _Moving = [Depends(require_permissions("order:update")), Idempotent]
 
 

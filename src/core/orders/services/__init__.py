@@ -2,12 +2,16 @@
 
 from src.core.orders.services.books import INVARIANTS
 from src.core.orders.services.moving import (
+    Bill,
     cancel_order,
     expire_order,
     fulfil_order,
     list_overdue,
+    lock_bill,
     pay_order,
+    refuse_transition,
     return_order,
+    take_payment,
 )
 from src.core.orders.services.notices import HANDLERS
 from src.core.orders.services.placing import place_order
@@ -16,6 +20,7 @@ from src.core.orders.services.reading import get_order, get_stats, get_timeline,
 __all__ = [
     "HANDLERS",
     "INVARIANTS",
+    "Bill",
     "cancel_order",
     "expire_order",
     "fulfil_order",
@@ -23,8 +28,11 @@ __all__ = [
     "get_stats",
     "get_timeline",
     "list_overdue",
+    "lock_bill",
     "pay_order",
     "place_order",
+    "refuse_transition",
     "return_order",
     "select_orders",
+    "take_payment",
 ]

@@ -1,6 +1,7 @@
 """Moving an order along: what may follow what, each step once."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -59,18 +60,55 @@ async def cancel_order(
     return await _move(session, order_id, OrderStatus.CANCELLED, visible_to=visible_to, actor_id=actor_id)
 
 
-async def _move(
-    session: AsyncSession, order_id: UUID, status: OrderStatus, *, visible_to: UUID | None, actor_id: UUID
-) -> OrderResponse:
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What is to be paid for an order, and whether it still waits for that."""
+
+    customer_id: UUID
+    amount_minor: int
+    currency: str
+    status: OrderStatus
+
+    @property
+    def is_open(self) -> bool:
+        return OrderStatus.PAID in TRANSITIONS[self.status]
+
+
+async def lock_bill(session: AsyncSession, order_id: UUID, *, visible_to: UUID | None) -> Bill:
+    """Until COMMIT nothing becomes of the order but by the session. Refused: ORDER_NOT_FOUND."""
+    order = await _lock(session, order_id, visible_to)
+    return Bill(order.customer_id, order.total_minor, order.currency, order.status)
+
+
+async def take_payment(session: AsyncSession, order_id: UUID, *, payer_id: UUID) -> bool:
+    """False where the order does not wait for money, or not any more: it was paid, cancelled, or expired meanwhile."""
+    order = await _lock(session, order_id, None)
+    if OrderStatus.PAID not in TRANSITIONS[order.status]:
+        return False
+    await _carry_out(session, order, OrderStatus.PAID, payer_id)
+    return True
+
+
+def refuse_transition(status: OrderStatus) -> BusinessException:
+    return BusinessException(
+        ErrorCode.ORDER_TRANSITION_NOT_ALLOWED, data={"status": status, "allowed": sorted(TRANSITIONS[status])}
+    )
+
+
+async def _lock(session: AsyncSession, order_id: UUID, visible_to: UUID | None) -> Order:
     # Locked before it is judged: of two at once the second must see the first.
     order = (await session.execute(select_visible(order_id, visible_to).with_for_update())).scalar_one_or_none()
     if order is None:
         raise BusinessException(ErrorCode.ORDER_NOT_FOUND)
-    allowed = TRANSITIONS[order.status]
-    if status not in allowed:
-        raise BusinessException(
-            ErrorCode.ORDER_TRANSITION_NOT_ALLOWED, data={"status": order.status, "allowed": sorted(allowed)}
-        )
+    return order
+
+
+async def _move(
+    session: AsyncSession, order_id: UUID, status: OrderStatus, *, visible_to: UUID | None, actor_id: UUID
+) -> OrderResponse:
+    order = await _lock(session, order_id, visible_to)
+    if status not in TRANSITIONS[order.status]:
+        raise refuse_transition(order.status)
     before = order.status
     lines = await _carry_out(session, order, status, actor_id)
     # A buyer's own cancel is nobody else's business; all else is a right of staff, on what they bought themselves too.

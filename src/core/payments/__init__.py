@@ -1,0 +1,1 @@
+"""Paying orders: through whom the money comes is behind a port."""
