@@ -384,7 +384,7 @@ def _refuse_taken_port(host: str, port: int) -> None:
 @cli.command("payment-provider")
 def run_payment_provider(
     callback_url: Annotated[str, typer.Option(help="Where this service takes what a provider says")] = (
-        "http://127.0.0.1:8000/api/v1/payments/callback"
+        "http://127.0.0.1:8000/api/v1/callbacks/payments"
     ),
     port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=65_535)] = 8200,
 ) -> None:

@@ -40,7 +40,7 @@ def provide_payments(port: int) -> bool:
     if os.environ.get(setting_name("payments", "url")):
         return False
     provider = PaymentProvider(
-        secrets.token_urlsafe(32), make_secret(), f"http://127.0.0.1:{port}/api/v1/payments/callback"
+        secrets.token_urlsafe(32), make_secret(), f"http://127.0.0.1:{port}/api/v1/callbacks/payments"
     )
     os.environ[setting_name("payments", "url")] = serve_beside(provider)
     os.environ[setting_name("payments", "api_key")] = provider.api_key

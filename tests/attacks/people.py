@@ -264,6 +264,10 @@ class Town:
             data_of(self.ask(self.admin, "POST", f"{API}/orders/{order_id}/{step}"))
         return order_id
 
+    def payment(self, owner: Person) -> str:
+        path, key = f"{API}/orders/{self.order(owner)}/payments", {"Idempotency-Key": uuid4().hex}
+        return str(data_of(self.ask(owner, "POST", path, json={"source": "tok_approve"}, headers=key), 201)["id"])
+
     def dead_event(self) -> str:
         """Given up long ago."""
         event_id, now = uuid4(), datetime.now(UTC)
@@ -371,6 +375,7 @@ MAKERS: dict[str, Callable[[Town, Person], str]] = {
     "order_id": lambda town, owner: town.order(owner),
     "paid_order_id": lambda town, owner: town.order(owner, "pay"),
     "fulfilled_order_id": lambda town, owner: town.order(owner, "pay", "fulfil"),
+    "payment_id": lambda town, owner: town.payment(owner),
     "event_id": lambda town, _: town.dead_event(),
     "session_id": lambda town, owner: town.session(owner)[0],
     "refresh_token": lambda town, owner: town.session(owner)[1].refresh_token,

@@ -37,6 +37,7 @@ _PLAIN = {
     ErrorCode.INVALID_SECOND_FACTOR: "bad",
     ErrorCode.INVALID_PASSKEY: "bad",
     ErrorCode.INVALID_PROVIDER_ANSWER: "bad",
+    ErrorCode.INVALID_CALLBACK_SIGNATURE: "bad",
     ErrorCode.TOTP_ALREADY_ENABLED: "409",
     ErrorCode.TOTP_NOT_BEGUN: "409",
     ErrorCode.NO_SECOND_FACTOR: "409",

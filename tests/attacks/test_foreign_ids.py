@@ -140,6 +140,21 @@ CASES = [
         for step, order in (("pay", _order), ("fulfil", _paid_order), ("return", _fulfilled_order))
     ),
     of(
+        f"POST {API}/orders/{{order_id}}/payments",
+        "order_id",
+        _order,
+        json={"source": "tok_approve"},
+        headers={"Idempotency-Key": "mine"},
+        strangers=((), ("order:read", "user:*")),
+    ),
+    of(f"GET {API}/orders/{{order_id}}/payments", "order_id", _order, strangers=((), ("order:update", "user:*"))),
+    of(
+        f"GET {API}/payments/{{payment_id}}",
+        "payment_id",
+        lambda town, owner: town.payment(owner),
+        strangers=((), ("order:update", "user:*")),
+    ),
+    of(
         f"POST {API}/outbox/{{event_id}}/retry",
         "event_id",
         _event,

@@ -46,6 +46,7 @@ GIVEN = {
     f"PATCH {API}/products/{{product_id}}": {"name", "description", "price_minor", "currency", "status"},
     f"POST {API}/products/{{product_id}}/stock": {"reason"},
     f"POST {API}/orders": {"product_id", "quantity"},
+    f"POST {API}/orders/{{order_id}}/payments": {"source"},
 }
 OF_BROWSERS = "credential"
 """Where a letter has what a browser says of a passkey: it may say more one day, and none of it is stored as it is."""

@@ -88,6 +88,10 @@ class Executioner:
     async def __call__(self, _booked: Booked) -> None:
         await asyncio.to_thread(self._strike)
 
+    def spare(self, approvals: float) -> None:
+        with self._lock:
+            self.spared = approvals
+
     def _strike(self) -> None:
         with self._lock:
             self.spared -= 1
@@ -124,7 +128,7 @@ def test_what_was_approved_before_a_kill_is_paid_after_it_once(kind: Kind, tried
     with running_bank() as bank, _shop(kind, bank) as (place, service, till, product), ThreadPoolExecutor() as threads:
         executioner = bank.provider.charged = Executioner(service)
         for turn in range(number):
-            executioner.spared = turn % AT_ONCE
+            executioner.spare(turn % AT_ONCE)
             placed = [till.place(product) for _ in range(AT_ONCE)]
             source = SOURCES[turn % len(SOURCES)]
             list(threads.map(partial(till.pay_a_mortal, source=source), placed))

@@ -27,7 +27,7 @@ class Bank:
         } | differently
 
     def calls_back(self, service_url: str) -> None:
-        self.provider.callback_url = f"{service_url}/api/v1/payments/callback"
+        self.provider.callback_url = f"{service_url}/api/v1/callbacks/payments"
 
     @property
     def books(self) -> dict[str, Booked]:

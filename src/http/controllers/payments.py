@@ -20,14 +20,13 @@ from src.shared.database import SessionDep
 from src.shared.types import Id
 
 router = APIRouter()
-callbacks = APIRouter()
 
 Gateway = Annotated[PaymentGateway, Depends(get_gateway)]
 Readable = Annotated[UUID | None, Depends(seen_with("order:read"))]
 Payable = Annotated[UUID | None, Depends(seen_with("order:update"))]
 
 
-@router.post("", status_code=201)
+@router.post("/orders/{order_id}/payments", status_code=201)
 async def pay_order(  # noqa: PLR0913, PLR0917 - what a route is given
     order_id: Id, request: PayRequest, user: CurrentUser, visible_to: Payable, gateway: Gateway, key: RequiredKey
 ) -> PaymentResponse:
@@ -38,17 +37,17 @@ async def pay_order(  # noqa: PLR0913, PLR0917 - what a route is given
     return payment
 
 
-@router.get("", response_model=Page[PaymentResponse])
+@router.get("/orders/{order_id}/payments", response_model=Page[PaymentResponse])
 async def list_payments(order_id: Id, visible_to: Readable, session: SessionDep) -> Any:  # Any: as apaginate has it
     return await apaginate(session, await payments.select_payments(session, order_id, visible_to=visible_to))
 
 
-@router.get("/{payment_id}")
-async def get_payment(order_id: Id, payment_id: Id, visible_to: Readable, session: SessionDep) -> PaymentResponse:
-    return await payments.get_payment(session, order_id, payment_id, visible_to=visible_to)
+@router.get("/payments/{payment_id}")
+async def get_payment(payment_id: Id, visible_to: Readable, session: SessionDep) -> PaymentResponse:
+    return await payments.get_payment(session, payment_id, visible_to=visible_to)
 
 
-@callbacks.post("/callback", status_code=204)
+@router.post("/callbacks/payments", status_code=204)
 @unwrapped
 async def receive_callback(request: Request, session: SessionDep) -> None:
     """For the provider alone, which signs what it says (Standard Webhooks)."""

@@ -15,7 +15,7 @@ from src.core.orders.services.moving import (
 )
 from src.core.orders.services.notices import HANDLERS
 from src.core.orders.services.placing import place_order
-from src.core.orders.services.reading import get_order, get_stats, get_timeline, select_orders
+from src.core.orders.services.reading import get_order, get_stats, get_timeline, is_visible, select_orders
 
 __all__ = [
     "HANDLERS",
@@ -27,6 +27,7 @@ __all__ = [
     "get_order",
     "get_stats",
     "get_timeline",
+    "is_visible",
     "list_overdue",
     "lock_bill",
     "pay_order",

@@ -47,6 +47,10 @@ def select_visible(order_id: UUID, visible_to: UUID | None) -> SelectOfScalar[Or
     return query if visible_to is None else query.where(Order.customer_id == visible_to)
 
 
+async def is_visible(session: AsyncSession, order_id: UUID, visible_to: UUID | None) -> bool:
+    return (await session.execute(select_visible(order_id, visible_to))).scalar_one_or_none() is not None
+
+
 async def get_order(session: AsyncSession, order_id: UUID, *, visible_to: UUID | None) -> OrderResponse:
     """Refused: ORDER_NOT_FOUND, for somebody else's too."""
     order = (await session.execute(select_visible(order_id, visible_to))).scalar_one_or_none()

@@ -15,7 +15,8 @@ from src.shared.errors import ErrorCode
 
 async def select_payments(session: AsyncSession, order_id: UUID, *, visible_to: UUID | None) -> SelectOfScalar[Payment]:
     """Newest first. Refused: ORDER_NOT_FOUND, for somebody else's too."""
-    await orders.get_order(session, order_id, visible_to=visible_to)
+    if not await orders.is_visible(session, order_id, visible_to):
+        raise BusinessException(ErrorCode.ORDER_NOT_FOUND)
     return (
         select(Payment)
         .where(Payment.order_id == order_id)
@@ -23,13 +24,9 @@ async def select_payments(session: AsyncSession, order_id: UUID, *, visible_to: 
     )
 
 
-async def get_payment(
-    session: AsyncSession, order_id: UUID, payment_id: UUID, *, visible_to: UUID | None
-) -> PaymentResponse:
-    """Refused: ORDER_NOT_FOUND, for somebody else's too; PAYMENT_NOT_FOUND, for another order's too."""
-    await orders.get_order(session, order_id, visible_to=visible_to)
-    found = await session.execute(select(Payment).where(Payment.id == payment_id, Payment.order_id == order_id))
-    payment = found.scalar_one_or_none()
-    if payment is None:
+async def get_payment(session: AsyncSession, payment_id: UUID, *, visible_to: UUID | None) -> PaymentResponse:
+    """Refused: PAYMENT_NOT_FOUND, for one of somebody else's order too."""
+    payment = (await session.execute(select(Payment).where(Payment.id == payment_id))).scalar_one_or_none()
+    if payment is None or not await orders.is_visible(session, payment.order_id, visible_to):
         raise BusinessException(ErrorCode.PAYMENT_NOT_FOUND)
     return PaymentResponse.model_validate(payment)
