@@ -676,8 +676,9 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
     other_secrets += [
         each.client_secret.get_secret_value() for each in settings.auth.providers if each.client_secret is not None
     ]
-    advice = AuthSettings.model_fields["secret"].description
     payments = settings.payments
+    other_secrets.append(payments.api_key.get_secret_value())
+    advice = AuthSettings.model_fields["secret"].description
     return [
         (
             "HTTP__CORS_ORIGINS",
@@ -704,7 +705,7 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
         (
             "AUTH__SECRET",
             production and secret != "" and secret in other_secrets,
-            "also the password in DB__URL, CACHE__URL or MAIL__URL, or a client secret of AUTH__PROVIDERS; one secret, one purpose",
+            "also the password in DB__URL, CACHE__URL or MAIL__URL, a client secret of AUTH__PROVIDERS or PAYMENTS__API_KEY; one secret, one purpose",
         ),
         (
             "AUTH__PROVIDER_REDIRECT_URL",

@@ -26,6 +26,7 @@ SHARED_ANYWAY = {
     "src.shared.endings.before_commit": "as after_commit, for audit",
     "src.shared.keys.seal": "all that is derived from AUTH__SECRET is derived in one room",
     "src.shared.keys.unseal": "as seal",
+    "src.shared.signatures.verify": "who reads a signature and who makes one go by one room",
     "src.shared.cache_keys": "the patterns name cache keys among what belongs in shared",
     "src.shared.cache_keys.cache_key": "as its module",
     "src.shared.inline.for_its_value": "auth says it of current_user; the compiler, which heeds it, knows no domain",

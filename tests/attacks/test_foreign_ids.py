@@ -50,7 +50,7 @@ def call(operation: str, **how: Any) -> Callable[[Town, Person, str], httpx2.Res
 def of(
     operation: str, name: str, thing: Callable[[Town, Person], str], **more: Any
 ) -> Case:  # Any: fields, or as above
-    how = {key: more.pop(key) for key in ("json",) if key in more}
+    how = {key: more.pop(key) for key in ("json", "headers") if key in more}
     return Case(operation, name, thing, call(operation, **how), **more)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from src.cli.payment_provider import SCRIPTS
+from src.shared.signatures import make_secret
 from tests.support.ports import reserved_port
 from tests.support.postgres import Kind, drop_database, fresh_database
 from tests.support.server import Server, child_environment, run_command, running_server
@@ -74,6 +76,53 @@ def test_the_development_server_makes_its_world_once_and_keeps_it(tmp_path: Path
     assert password not in printed
     assert again.status_code == 200
     assert profile.status_code == 200  # signed before the restart
+
+
+def test_in_development_an_order_is_paid_at_once(tmp_path: Path) -> None:
+    with reserved_port() as port, development(tmp_path, port) as (url, printed):
+        token = log_in(url, re.findall(r"Password\s+(\S+)", printed)[0]).json()["data"]["access_token"]
+        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "one"}
+        goods = httpx2.get(f"{url}/api/v1/products", params={"q": "rope"}, verify=False).json()["data"]["items"]
+        letter = {"items": [{"product_id": goods[0]["id"], "quantity": 1}]}
+        order = httpx2.post(f"{url}/api/v1/orders", json=letter, headers=headers, verify=False).json()["data"]
+        path = f"{url}/api/v1/orders/{order['id']}"
+        paid = httpx2.post(f"{path}/payments", json={"source": "tok_approve"}, headers=headers, verify=False)
+        status = httpx2.get(path, headers=headers, verify=False).json()["data"]["status"]
+
+    assert (paid.status_code, status) == (201, "paid"), paid.text
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"APP__ENV": "production"}, "APP__ENV"),
+        ({}, "PAYMENTS__API_KEY"),
+        ({"PAYMENTS__API_KEY": "key"}, "PAYMENTS__CALLBACK_SECRETS"),
+    ],
+)
+def test_a_provider_for_development_says_what_it_lacks(tmp_path: Path, env: dict[str, str], named: str) -> None:
+    refused = run_command("payment-provider", "--port", "0", env=env, cwd=tmp_path)
+
+    assert (refused.returncode, named in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_provider_for_development_runs_by_itself(tmp_path: Path) -> None:
+    env = {"PAYMENTS__API_KEY": "key", "PAYMENTS__CALLBACK_SECRETS": make_secret()}
+    with subprocess.Popen(
+        [sys.executable, "-m", "src", "payment-provider", "--port", "0"],
+        cwd=tmp_path,
+        env=child_environment(env),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        told = [process.stdout.readline().strip() for _ in range(len(SCRIPTS) + 1)]
+        answer = httpx2.get(f"{told[-1]}/charges/none", headers={"Authorization": "Bearer key"}, verify=False)
+        process.send_signal(signal.SIGTERM)
+        process.wait(25)
+
+    assert [line.split()[0] for line in told[:-1]] == list(SCRIPTS)
+    assert answer.status_code == 404
 
 
 def test_a_taken_port_is_named_before_anything_is_made(tmp_path: Path, server: Server) -> None:

@@ -100,6 +100,11 @@ def test_a_bad_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, nam
 
 ACME: dict[str, object] = {"name": "acme", "issuer": "https://acme.example", "client_id": "us", "client_secret": STRONG}
 OTHER = ACME | {"client_secret": "another of theirs"}
+BANK: dict[str, object] = {
+    "url": "https://bank.example/v1",
+    "api_key": "key",
+    "callback_secrets": ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",),
+}
 
 
 def provider(**other: object) -> str:
@@ -190,6 +195,7 @@ def production(**sections: dict[str, object]) -> Settings:
 
 def test_production_starts_with_a_secret_and_a_host() -> None:
     refuse_weak(production())
+    refuse_weak(production(payments=BANK))
     refuse_weak(production(auth={"providers": (OTHER,), "provider_redirect_url": "https://app.example/signed-in/"}))
 
 
@@ -231,6 +237,12 @@ def test_production_starts_with_a_secret_and_a_host() -> None:
             ),
             "AUTH__PROVIDERS",
         ),
+        (lambda: production(payments=BANK | {"url": "http://bank.example"}), "PAYMENTS__URL"),
+        (lambda: production(payments=BANK | {"api_key": ""}), "PAYMENTS__API_KEY"),
+        (lambda: production(payments=BANK | {"api_key": STRONG}), "AUTH__SECRET"),
+        (lambda: production(payments=BANK | {"callback_secrets": ()}), "PAYMENTS__CALLBACK_SECRETS"),
+        (lambda: production(payments=BANK | {"timeout_seconds": 10}), "PAYMENTS__TIMEOUT_SECONDS"),
+        (lambda: production(payments=BANK | {"unsettled_seconds": 6}), "PAYMENTS__TIMEOUT_SECONDS"),
     ],
 )
 def test_production_refuses_what_nobody_means(settings: Callable[[], Settings], name: str) -> None:

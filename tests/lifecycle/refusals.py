@@ -25,6 +25,11 @@ _GOOD = {
     "HTTP__PORT": "0",
 }
 _ACME = '{"name": "acme", "issuer": "https://canary.example", "client_id": "us", "client_secret": "canary"}'
+_BANK = {
+    "PAYMENTS__URL": "https://canary.example",
+    "PAYMENTS__API_KEY": "canary",
+    "PAYMENTS__CALLBACK_SECRETS": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
 _OWN = frozenset({"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", *INHERITED})
 
 
@@ -68,6 +73,10 @@ REFUSALS: tuple[Bad, ...] = (
         AUTH__PROVIDER_REDIRECT_URL="https://a.example",
     ),
     Bad("providers and no page", ["AUTH__PROVIDER_REDIRECT_URL"], {"AUTH__PROVIDERS": f"[{_ACME}]"}),
+    Bad("a bank over plain HTTP", ["PAYMENTS__URL"], _BANK | {"PAYMENTS__URL": "http://canary.example"}),
+    Bad("a bank without a key", ["PAYMENTS__API_KEY"], _BANK | {"PAYMENTS__API_KEY": None}),
+    Bad("a bank that anybody calls for", ["PAYMENTS__CALLBACK_SECRETS"], _BANK | {"PAYMENTS__CALLBACK_SECRETS": None}),
+    _one("PAYMENTS__CALLBACK_SECRETS", "whsec_canary"),
     _one("APP__DEBUG", "true"),
     _one("APP__ENV", "staging-canary"),
     _one("HTTP__DOCS", "true"),
