@@ -226,6 +226,7 @@ def listening_socket(port: int = 0) -> socket.socket:
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", port))
+    listening.listen()
     return listening
 
 

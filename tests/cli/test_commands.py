@@ -116,10 +116,11 @@ def test_a_provider_for_development_runs_by_itself(tmp_path: Path) -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline().strip() for _ in range(len(SCRIPTS) + 1)]
-        answer = httpx2.get(f"{told[-1]}/charges/none", headers={"Authorization": "Bearer key"}, verify=False)
-        process.send_signal(signal.SIGTERM)
-        process.wait(25)
+        try:
+            told = [process.stdout.readline().strip() for _ in range(len(SCRIPTS) + 1)]
+            answer = httpx2.get(f"{told[-1]}/charges/none", headers={"Authorization": "Bearer key"}, verify=False)
+        finally:
+            process.send_signal(signal.SIGTERM)
 
     assert [line.split()[0] for line in told[:-1]] == list(SCRIPTS)
     assert answer.status_code == 404
