@@ -76,6 +76,12 @@ SUITES: Final = (
         ],
     ),
     Suite(
+        "payments",
+        "what the provider approved before kill -9 is paid after it, and nothing is paid twice",
+        "kills between the approval and our COMMIT",
+        ["tests/faults/test_killed_payments.py"],
+    ),
+    Suite(
         "secrets",
         "no password, token or code is in the log, the tables, the cache or a mail that does not bring it",
         "tests",
