@@ -176,12 +176,12 @@ def test_of_two_payments_that_both_succeed_in_the_end_one_goes_back(
     first.status = ChargeStatus.SUCCEEDED
 
     call_back(client, succeeded(first.reference), secret=bank.provider.callback_secret)
-    order.release()
-
-    order.becomes("paid")
 
     def is_back() -> bool:
         return any(each["id"] == first.reference and each["status"] == "refunded" for each in order.payments)
 
+    # While the other one is still under way.
     wait_for(is_back)
+    order.release()
+    order.becomes("paid")
     assert (order.kept_minor, sorted(each["status"] for each in order.payments)) == (PRICE, ["refunded", "succeeded"])
