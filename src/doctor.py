@@ -10,8 +10,14 @@ from src.core.orders import services as orders
 from src.core.products import services as products
 from src.outbox import services as outbox
 from src.shared.invariants import Invariant
+from src.webhooks import services as webhooks
 
-INVARIANTS: Final[Sequence[Invariant]] = (*products.INVARIANTS, *orders.INVARIANTS, *outbox.INVARIANTS)
+INVARIANTS: Final[Sequence[Invariant]] = (
+    *products.INVARIANTS,
+    *orders.INVARIANTS,
+    *outbox.INVARIANTS,
+    *webhooks.INVARIANTS,
+)
 """Each domain declares its own."""
 
 

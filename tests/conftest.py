@@ -61,7 +61,9 @@ def _take_over_the_shell() -> None:
         if os.environ.get(ours, "").startswith(schemes):
             os.environ.setdefault(name, os.environ[ours])
     for name in [
-        name for name in os.environ if re.match(r"(?i)(app|db|cache|auth|http|mail|outbox|orders|log|retry)__", name)
+        name
+        for name in os.environ
+        if re.match(r"(?i)(app|db|cache|auth|http|mail|outbox|orders|webhooks|log|retry)__", name)
     ]:
         del os.environ[name]
     os.environ.update(shortcuts())
