@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Row, Select, Update, delete, select, update
+from sqlalchemy import Executable, Row, Update, delete, select, update
 from sqlmodel import col
 
 from src.outbox.models import OutboxEvent
@@ -70,6 +70,13 @@ class Office:
         wait_for(lambda: [each["state"] for each in self.deliveries(webhook)] == list(states))
         return self.deliveries(webhook)
 
+    def wait_for_attempts(self, webhook: Mapping[str, Any], delivery: Mapping[str, Any], number: int) -> None:
+        """That ended."""
+        wait_for(lambda: len(self.delivery(webhook, delivery)["attempts"]) >= number)
+
+    def wait_for_failure(self, webhook: Mapping[str, Any]) -> None:
+        wait_for(lambda: self.read(webhook)["consecutive_failures"] > 0)
+
     def place_order(self, *, token: str = "") -> str:
         if not self._product:
             letter = {
@@ -88,7 +95,7 @@ class Office:
 
     def somebody(self, *permissions: str) -> tuple[str, str]:
         """Somebody new who holds these: id and access token."""
-        name = f"r-{len(permissions)}-{'-'.join(permissions).replace(':', '_').replace('*', 'all')}" or "none"
+        name = f"r-{len(permissions)}-{'-'.join(permissions).replace(':', '_').replace('*', 'all')}"
         email = self.service.register()
         opened = self.service.log_in(email)["access_token"]
         me = data_of(self.service.get("profile", token=opened))["id"]
@@ -105,7 +112,7 @@ class Office:
         )
         data_of(put)
 
-    def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:  # Any: columns of several types
+    def rows(self, query: Executable) -> Sequence[Row[Any]]:  # Any: columns of several types
         return execute(self.place.database_url, query)
 
     def change(self, statement: Update) -> None:
@@ -113,14 +120,14 @@ class Office:
 
     def wait_until_told(self) -> None:
         """All that was announced has become deliveries."""
-        open_events = select(OutboxEvent.position).where(
+        open_events = select(col(OutboxEvent.position)).where(
             col(OutboxEvent.delivered_at).is_(None), col(OutboxEvent.kind).startswith("order.")
         )
         wait_for(lambda: not self.rows(open_events))
 
     def wait_until_settled(self) -> None:
         self.wait_until_told()
-        pending = select(WebhookDelivery.position).where(PENDING)
+        pending = select(col(WebhookDelivery.position)).where(PENDING)
         wait_for(lambda: not self.rows(pending), within_seconds=60)
 
     def end_leases(self) -> None:
