@@ -17,6 +17,7 @@ from tests.support.mail import Mailbox, running_mail_server
 from tests.support.oidc import House, Town, running_providers
 from tests.support.postgres import SERVER_VARIABLE as TEST_DB_URL
 from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
+from tests.support.receiver import ALLOWED
 from tests.support.server import Server, run_command, running_server, shortcuts
 from tests.support.truth import Schema, checks
 from tests.support.valkey import SERVER_VARIABLE as TEST_CACHE_URL
@@ -30,6 +31,7 @@ PATIENT = {
     "AUTH__REGISTRATIONS_PER_ADDRESS": "1000000",
     "AUTH__MAIL_REQUESTS_PER_ADDRESS": "1000000",
     "AUTH__REFUSALS_NOTED": "1000000",
+    "WEBHOOKS__PER_ACCOUNT": "1000000",
     # What hides how long something took would only make the tests long; `make bench` looks at it.
     "AUTH__EVEN_SECONDS": "0",
     "AUTH__MAIL_DELAY_SECONDS": "0",
@@ -148,6 +150,7 @@ def running(
                 "MAIL__URL": mailbox.url,
                 **providers.settings("acme", "other"),
                 **PATIENT,
+                **ALLOWED,
             }
             email = f"admin-{uuid4().hex}@example.com"
             folder = tmp_path_factory.mktemp("admin")

@@ -225,15 +225,15 @@ def test_who_stood_still_beyond_its_lease_sends_nothing_and_says_nothing(
         pytest.skip("whoever stands still with SQLite's one lock keeps everybody waiting")
     with (
         place.service(OUTBOX__DISPATCH="false") as door,
-        running_server({**place.env, "WEBHOOKS__TIMEOUT_SECONDS": "0.5"}, STALLING, cwd=place.folder) as first,
+        running_server({**place.env, "WEBHOOKS__TIMEOUT_SECONDS": "1.5"}, STALLING, cwd=place.folder) as first,
     ):
         office = Office(place, door, door.log_in()["access_token"])
         webhook = office.register(receiver)
         office.place_order()
         _, status = os.waitpid(first.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status), first.output()
-        with running_server({**place.env, "WEBHOOKS__TIMEOUT_SECONDS": "0.5"}, cwd=place.folder):
-            # As soon as its two seconds are over.
+        with running_server({**place.env, "WEBHOOKS__TIMEOUT_SECONDS": "1.5"}, cwd=place.folder):
+            # As soon as its six seconds are over.
             office.wait_for_state(webhook, "delivered")
             assert len(receiver.requests) == 1
             first.process.send_signal(signal.SIGCONT)

@@ -159,8 +159,6 @@ def test_a_receiver_that_comes_back_is_not_overrun(
     assert states == {"delivered"}
     assert len(set(receiver.ids)) == count
     assert max(request.peers for request in receiver.requests) <= 1
-    # Those that were refused while it was down are among them.
-    print(f"ratio {len(receiver.requests) / count}")  # noqa: T201
     assert len(receiver.requests) <= 1.2 * count
 
 
@@ -184,15 +182,14 @@ def test_while_a_receiver_fails_one_delivery_goes_to_see(office: Office, receive
     assert office.read(webhook)["consecutive_failures"] == 0
 
 
-@pytest.mark.parametrize(("asked", "is_capped"), [("60", False), ("99999999999", True), (None, False)])
+@pytest.mark.parametrize(("asked", "expected"), [("60", 60), ("99999999999", 120), (None, 60)])
 @pytest.mark.parametrize("status", [429, 503])
 def test_who_asks_for_patience_gets_it_within_reason(
-    database_kind: Kind, receiver: Receiver, status: int, asked: str | None, is_capped: bool
+    database_kind: Kind, receiver: Receiver, status: int, asked: str | None, expected: int
 ) -> None:
     if database_kind == "postgres":
         pytest.skip("as above")
-    longest = 120
-    env = {"WEBHOOKS__FIRST_DELAY_SECONDS": "1", "WEBHOOKS__MAX_DELAY_SECONDS": str(longest)}
+    env = {"WEBHOOKS__FIRST_DELAY_SECONDS": "1", "WEBHOOKS__MAX_DELAY_SECONDS": "120"}
     with own_place(database_kind, **QUICK | ALLOWED | env) as place, place.service() as service:
         office = Office(place, service, service.log_in()["access_token"])
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
@@ -203,7 +200,6 @@ def test_who_asks_for_patience_gets_it_within_reason(
 
         paused = (datetime.fromisoformat(office.read(webhook)["paused_until"]) - began).total_seconds()
 
-    expected = longest if is_capped else 60
     assert expected - 5 < paused < expected + 30
     assert len(receiver.requests) == 1
 
@@ -223,7 +219,7 @@ def test_who_is_gone_is_told_nothing_more_and_the_owner_is_told(place: Place, bo
         states = [each["state"] for each in office.deliveries(webhook)]
 
         assert (read["is_enabled"], read["disabled_reason"]) == (False, "gone")
-        assert states == ["discarded", "pending", "delivered"] or states == ["discarded", "discarded", "delivered"]
+        assert states == ["discarded", "discarded", "delivered"]
         assert HOST in mail.text
         assert receiver.url not in mail.text + mail.html
         assert len(receiver.requests) == 2
@@ -260,7 +256,8 @@ def test_who_fails_for_days_is_disabled_and_who_fails_for_less_is_not(
             office.change(update(WebhookEndpoint).values(failing_since=since, paused_until=None))
             seen = len(receiver.requests)
             receiver.wait_for(seen + 2 if is_enabled else seen)
-            wait_for(lambda expected=is_enabled: office.read(webhook)["is_enabled"] is expected)
+            if not is_enabled:
+                wait_for(lambda: not office.read(webhook)["is_enabled"])
 
         assert office.read(webhook)["disabled_reason"] == "failing"
         box.wait_for(ADMIN, about="webhook")

@@ -240,13 +240,12 @@ async def _fail(session: AsyncSession, endpoint: WebhookEndpoint, delivery: Webh
     endpoint.consecutive_failures += 1
     endpoint.failing_since = endpoint.failing_since or now
     endpoint.paused_until = now + max(_pause(endpoint.consecutive_failures), timedelta(seconds=asked))
-    if not endpoint.is_enabled:
-        if delivery.state is DeliveryState.PENDING:
-            delivery.state, delivery.ended_at = DeliveryState.DISCARDED, now
-    elif outcome.is_gone:
+    if endpoint.is_enabled and outcome.is_gone:
         await disable(session, endpoint, DisabledReason.GONE)
-    elif now - endpoint.failing_since >= timedelta(days=settings.disable_after_days):
+    elif endpoint.is_enabled and now - endpoint.failing_since >= timedelta(days=settings.disable_after_days):
         await disable(session, endpoint, DisabledReason.FAILING)
+    if not endpoint.is_enabled and delivery.state is DeliveryState.PENDING:
+        delivery.state, delivery.ended_at = DeliveryState.DISCARDED, now
 
 
 def _count_failure(delivery: WebhookDelivery, now: datetime, asked_seconds: float) -> bool:
