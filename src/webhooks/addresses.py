@@ -8,7 +8,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
@@ -44,6 +44,8 @@ _NOT_PUBLIC_6: Final = tuple(
 # Of our own: a name whose servers never answer holds a thread for as long as the system asks them, and others in the
 # process look up names too.
 _RESOLVERS: Final = ThreadPoolExecutor(32, thread_name_prefix="webhooks-dns")
+# And those who only ask whether one may be saved do not take what deliveries need.
+RESOLVERS_WHEN_SAVED: Final = ThreadPoolExecutor(4, thread_name_prefix="webhooks-dns-saved")
 
 
 class RefusedAddressError(Exception):
@@ -94,27 +96,27 @@ def _literal(netloc: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-async def locate(url: str) -> str:
+async def locate(url: str, resolvers: Executor = _RESOLVERS) -> str:
     """The one address to connect to. Looked up once: asked again, the DNS may say something else.
 
     Raises:
         RefusedAddressError
     """
     target = read(url)
-    addresses = await _look_up(target)
+    addresses = await _look_up(target, resolvers)
     # One that is not public is not left out: a name that leads inside and outside is no mistake of a receiver's.
     if not addresses or not all(is_allowed(address) for address in addresses):
         raise RefusedAddressError
     return addresses[0]
 
 
-async def _look_up(target: Target) -> Sequence[str]:
+async def _look_up(target: Target, resolvers: Executor) -> Sequence[str]:
     try:
         return [str(ip_address(target.host))]
     except ValueError:
         pass
     try:
-        found = await asyncio.get_running_loop().run_in_executor(_RESOLVERS, _ask, target)
+        found = await asyncio.get_running_loop().run_in_executor(resolvers, _ask, target)
     except (OSError, UnicodeError):
         return []
     return [str(place[0]) for *_, place in found]

@@ -1,7 +1,9 @@
 """Where nothing is sent: refused when it is saved, and refused when it stands in the table all the same."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
+from threading import Event
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,8 +13,10 @@ from sqlmodel import col
 from src.config import get_settings, load_settings, use_settings
 from src.shared.errors import ErrorCode
 from src.webhooks import addresses
+from src.webhooks import services as webhooks
 from src.webhooks.addresses import RefusedAddressError
 from src.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from src.webhooks.services import endpoints
 from tests.support.answers import data_of, refused
 from tests.support.receiver import Receiver, running_receiver
 from tests.support.waiting import wait_for
@@ -147,6 +151,28 @@ async def test_a_name_that_leads_inside_and_outside_leads_nowhere(
             await addresses.locate("https://hooks.example.com/hook")
     monkeypatch.setattr(socket, "getaddrinfo", answers_with("93.184.216.34", "1.1.1.1"))
     assert await addresses.locate("https://hooks.example.com/hook") == "93.184.216.34"
+
+
+async def test_names_that_nobody_answers_for_keep_no_delivery_waiting(
+    settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who save them wait among themselves."""
+    answered = Event()
+
+    def ask(host: str, *_: object, **__: object) -> object:
+        if host.startswith("slow"):
+            answered.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("1.1.1.1", 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    monkeypatch.setattr(endpoints, "_LOOKED_UP_WITHIN_SECONDS", 0.1)
+    saved = [webhooks.refuse_url(f"https://slow{number}.example.com/") for number in range(40)]
+
+    refusals = await asyncio.gather(*saved, return_exceptions=True)
+
+    assert await addresses.locate("https://swift.example.com/") == "1.1.1.1"
+    assert {getattr(refusal, "code", None) for refusal in refusals} == {ErrorCode.WEBHOOK_URL_REFUSED}
+    answered.set()
 
 
 def test_each_spelling_is_refused_when_it_is_saved(office: Office, listener: Receiver, receiver: Receiver) -> None:

@@ -1,5 +1,6 @@
 """Webhooks as their owners manage them."""
 
+import asyncio
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -39,14 +40,16 @@ from src.webhooks.services.queues import is_free
 PURPOSE: Final = "webhooks"
 """Of the key that secrets are sealed with."""
 _OVERLAP: Final = timedelta(days=1)
+_LOOKED_UP_WITHIN_SECONDS: Final = 3
 
 
 async def refuse_url(url: str) -> None:
     """A courtesy to whoever mistypes it: what counts is looked at with each attempt. The DNS is asked, so that no
     transaction should be under way. Refused: WEBHOOK_URL_REFUSED."""
     try:
-        await addresses.locate(url)
-    except addresses.RefusedAddressError:
+        async with asyncio.timeout(_LOOKED_UP_WITHIN_SECONDS):
+            await addresses.locate(url, addresses.RESOLVERS_WHEN_SAVED)
+    except (addresses.RefusedAddressError, TimeoutError):
         raise BusinessException(ErrorCode.WEBHOOK_URL_REFUSED) from None
 
 
