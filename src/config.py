@@ -431,6 +431,34 @@ class PaymentSettings(_Section):
     attempts_per_order: int = Field(20, ge=1, le=1000, description="Payments of one order, declined ones included")
 
 
+class WebhookSettings(_Section):
+    per_account: int = Field(10, ge=0, description="Webhooks that an account may have; 0: none")
+    allow_http: bool | None = Field(
+        None,
+        description="Whether receivers may be http://, where anybody in between reads along; default: not in production",
+    )
+    allowed_networks: NetworkList = Field(
+        (), description="Networks of one's own whose servers may be receivers; all others are on the public Internet"
+    )
+    timeout_seconds: PositiveSeconds = Field(
+        10, description="Longest time for one attempt, the look-up of its name included"
+    )
+    max_attempts: int = Field(16, ge=1, le=100, description="Then a delivery has failed")
+    first_delay_seconds: PositiveSeconds = Field(
+        5, description="Upper bound of the first pause after a failure; it doubles (full jitter)"
+    )
+    max_delay_seconds: PositiveSeconds = Field(
+        4 * 3600, description="Upper bound of any pause, one that a receiver asks for included"
+    )
+    disable_after_days: float = Field(
+        5,
+        gt=0,
+        le=365,
+        allow_inf_nan=False,
+        description="A webhook that failed for so long without a success is disabled",
+    )
+
+
 class HTTPSettings(_Section):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on")
@@ -538,6 +566,7 @@ class Settings(BaseSettings):
     outbox: OutboxSettings = Field(default_factory=OutboxSettings)
     orders: OrderSettings = Field(default_factory=OrderSettings)
     payments: PaymentSettings = Field(default_factory=PaymentSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     retry: RetrySettings = Field(default_factory=RetrySettings)
 
@@ -581,6 +610,10 @@ class Settings(BaseSettings):
             return self.auth.passkey_origins
         here = f"http://localhost:{self.http.port}"
         return (f"https://{self.passkey_domain}",) if self.production else (f"https://{self.passkey_domain}", here)
+
+    @property
+    def http_receivers_allowed(self) -> bool:
+        return not self.production if self.webhooks.allow_http is None else self.webhooks.allow_http
 
     @property
     def docs_enabled(self) -> bool:

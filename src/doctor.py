@@ -11,12 +11,14 @@ from src.core.payments import services as payments
 from src.core.products import services as products
 from src.outbox import services as outbox
 from src.shared.invariants import Invariant
+from src.webhooks import services as webhooks
 
 INVARIANTS: Final[Sequence[Invariant]] = (
     *products.INVARIANTS,
     *orders.INVARIANTS,
     *payments.INVARIANTS,
     *outbox.INVARIANTS,
+    *webhooks.INVARIANTS,
 )
 """Each domain declares its own."""
 

@@ -20,6 +20,7 @@ from src.idempotency import services as idempotency
 from src.mail import services as mail
 from src.outbox import services as outbox
 from src.shared.database import DATABASE_ERRORS, is_outage, transaction
+from src.webhooks import services as webhooks
 
 HANDLERS: Final = outbox.joined(
     {
@@ -41,6 +42,7 @@ SWEEPS: Final[Mapping[str, Callable[[AsyncSession], Awaitable[int]]]] = {
     "API keys": api_keys.sweep,
     "passkey challenges": passkeys.sweep,
     "errands to providers": providers.sweep,
+    "webhook deliveries": webhooks.sweep,
 }
 _SWEPT_FIRST_AFTER_SECONDS: Final = 60
 _SWEPT_EVERY_SECONDS: Final = 3600
@@ -49,7 +51,8 @@ _SWEPT_EVERY_SECONDS: Final = 3600
 @asynccontextmanager
 async def working() -> AsyncIterator[None]:
     """While the block runs, events are delivered, what is overdue expires, and what is old is swept."""
-    tasks = [asyncio.create_task(work) for work in (outbox.dispatch(HANDLERS), _keep_expiring(), _keep_sweeping())]
+    works = (outbox.dispatch(HANDLERS), webhooks.dispatch(), _keep_expiring(), _keep_sweeping())
+    tasks = [asyncio.create_task(work) for work in works]
     try:
         yield
     finally:

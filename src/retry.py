@@ -290,10 +290,13 @@ def _requests(error: BaseException) -> list[httpx.Request]:
 
 
 def _asked_seconds(error: BaseException) -> float:
-    """`Retry-After` (RFC 9110 §10.2.3) in seconds; 0 if it is absent, in the past or nonsense."""
     if not isinstance(error, httpx.HTTPStatusError):
         return 0
-    value = error.response.headers.get("Retry-After", "")
+    return asked_seconds(error.response.headers.get("Retry-After", ""))
+
+
+def asked_seconds(value: str) -> float:
+    """`Retry-After` (RFC 9110 §10.2.3) in seconds; 0 if it is absent, in the past or nonsense."""
     # Fractions are against the RFC and seen in the wild.
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
         return float(value)

@@ -18,6 +18,7 @@ from tests.support.oidc import House, Town, running_providers
 from tests.support.payments import Bank, running_bank
 from tests.support.postgres import SERVER_VARIABLE as TEST_DB_URL
 from tests.support.postgres import Kind, drop_database, fresh_database, shared_run
+from tests.support.receiver import ALLOWED
 from tests.support.server import Server, run_command, running_server, shortcuts
 from tests.support.truth import Schema, checks
 from tests.support.valkey import SERVER_VARIABLE as TEST_CACHE_URL
@@ -31,6 +32,7 @@ PATIENT = {
     "AUTH__REGISTRATIONS_PER_ADDRESS": "1000000",
     "AUTH__MAIL_REQUESTS_PER_ADDRESS": "1000000",
     "AUTH__REFUSALS_NOTED": "1000000",
+    "WEBHOOKS__PER_ACCOUNT": "1000000",
     # What hides how long something took would only make the tests long; `make bench` looks at it.
     "AUTH__EVEN_SECONDS": "0",
     "AUTH__MAIL_DELAY_SECONDS": "0",
@@ -64,7 +66,7 @@ def _take_over_the_shell() -> None:
     for name in [
         name
         for name in os.environ
-        if re.match(r"(?i)(app|db|cache|auth|http|mail|outbox|orders|payments|log|retry)__", name)
+        if re.match(r"(?i)(app|db|cache|auth|http|mail|outbox|orders|payments|webhooks|log|retry)__", name)
     ]:
         del os.environ[name]
     os.environ.update(shortcuts())
@@ -151,6 +153,7 @@ def running(
                 **providers.settings("acme", "other"),
                 **(bank := servers.enter_context(running_bank())).settings(),
                 **PATIENT,
+                **ALLOWED,
             }
             email = f"admin-{uuid4().hex}@example.com"
             folder = tmp_path_factory.mktemp("admin")

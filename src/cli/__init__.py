@@ -242,7 +242,7 @@ def show_permissions(
     app = import_from_string("src.main:app")
     for needs in list_needs(app):
         if path in needs.path:
-            print(f"{','.join(needs.methods):8}{needs.path:54}{needs}")  # noqa: T201 - for a pipe, too
+            print(f"{','.join(needs.methods):8}{needs.path:66}{needs}")  # noqa: T201 - for a pipe, too
     if not path:
         print()  # noqa: T201 - as above
         for name, meaning in PERMISSIONS.items():

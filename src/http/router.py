@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from src.http.controllers import audit, auth, health, orders, outbox, payments, products, statistics, users
+from src.http.controllers import audit, auth, health, orders, outbox, payments, products, statistics, users, webhooks
 
 api = APIRouter(prefix="/api/v1")
 api.include_router(auth.router, prefix="/auth", tags=["auth"])
@@ -13,6 +13,7 @@ api.include_router(outbox.router, prefix="/outbox", tags=["outbox"])
 api.include_router(products.router, prefix="/products", tags=["products"])
 api.include_router(orders.router, prefix="/orders", tags=["orders"])
 api.include_router(payments.router, tags=["payments"])
+api.include_router(webhooks.router, prefix="/webhooks", tags=["webhooks"])
 api.include_router(statistics.router, prefix="/admin", tags=["admin"])
 
 root = APIRouter()

@@ -1,7 +1,7 @@
 """The error-code catalogue: every code that a client can receive, its HTTP status and what to do about it.
 
 Five digits, grouped by the hundred: 100xx authentication, 200xx users, 300xx authorization, 400xx request,
-501xx products, 502xx orders and payment, 900xx system. Codes are published: they never change meaning.
+501xx products, 502xx orders and payment, 503xx webhooks, 900xx system. Codes are published: they never change meaning.
 """
 
 from enum import IntEnum
@@ -83,6 +83,13 @@ class ErrorCode(IntEnum):
     PAYMENTS_OFF = 50209
     INVALID_CALLBACK_SIGNATURE = 50210
 
+    WEBHOOK_NOT_FOUND = 50301
+    WEBHOOK_DELIVERY_NOT_FOUND = 50302
+    WEBHOOK_URL_REFUSED = 50303
+    TOO_MANY_WEBHOOKS = 50304
+    WEBHOOK_DISABLED = 50305
+    WEBHOOK_DELIVERY_WAITING = 50306
+
     INTERNAL_ERROR = 90001
     SERVICE_UNAVAILABLE = 90002
     DEADLINE_EXCEEDED = 90003
@@ -161,6 +168,12 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.TOO_MANY_PAYMENTS: 409,
     ErrorCode.PAYMENTS_OFF: 404,
     ErrorCode.INVALID_CALLBACK_SIGNATURE: 401,
+    ErrorCode.WEBHOOK_NOT_FOUND: 404,
+    ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND: 404,
+    ErrorCode.WEBHOOK_URL_REFUSED: 422,
+    ErrorCode.TOO_MANY_WEBHOOKS: 409,
+    ErrorCode.WEBHOOK_DISABLED: 409,
+    ErrorCode.WEBHOOK_DELIVERY_WAITING: 409,
     ErrorCode.INTERNAL_ERROR: 500,
     ErrorCode.SERVICE_UNAVAILABLE: 503,
     ErrorCode.DEADLINE_EXCEEDED: 503,
@@ -344,6 +357,23 @@ ERROR_CODE_EXPLAINED = {
     ),
     ErrorCode.INVALID_CALLBACK_SIGNATURE: Explanation(
         "Not signed by the payment provider", "Sign with the secret of PAYMENTS__CALLBACK_SECRETS, within five minutes."
+    ),
+    ErrorCode.WEBHOOK_NOT_FOUND: Explanation("No such webhook", "List yours; somebody else's does not exist for you."),
+    ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND: Explanation(
+        "No such delivery", "List those of the webhook; they are forgotten after 30 days."
+    ),
+    ErrorCode.WEBHOOK_URL_REFUSED: Explanation(
+        "Nothing is sent to such a URL",
+        "Write https://name/path with a name that the DNS knows, of a server on the public Internet.",
+    ),
+    ErrorCode.TOO_MANY_WEBHOOKS: Explanation(
+        "There are as many webhooks as an account may have", "Delete one that is not used: `data.limit` is how many."
+    ),
+    ErrorCode.WEBHOOK_DISABLED: Explanation(
+        "The webhook is disabled", "Enable it first: `PATCH` it with `is_enabled`."
+    ),
+    ErrorCode.WEBHOOK_DELIVERY_WAITING: Explanation(
+        "It waits to be delivered", "Do nothing: `next_attempt_at` says when."
     ),
     ErrorCode.INTERNAL_ERROR: Explanation(
         "Something went wrong on our side", "Retry later; quote the request id if it stays."

@@ -24,6 +24,10 @@ PERMISSIONS = {
     "order:update": "Move the orders of everybody along",
     "outbox:read": "See what waits to be delivered, and what was given up",
     "outbox:retry": "Have what was given up delivered again",
+    "webhook:read": "Be told by webhooks, and see one's own and what they were told",
+    "webhook:create": "Register webhooks",
+    "webhook:update": "Change one's own webhooks, and have deliveries made again",
+    "webhook:delete": "Delete one's own webhooks",
 }
 """What a route of this service can require. A new domain adds its own here."""
 
@@ -46,8 +50,13 @@ def check_name(permission: object) -> str:
 
 def holds(held: Collection[str], required: str) -> bool:
     """`*`, `module` and `module:*` satisfy `module:action`; `module:action` satisfies itself only."""
+    return any(permission in held for permission in satisfying(required))
+
+
+def satisfying(required: str) -> tuple[str, ...]:
+    """All that does."""
     module = required.partition(":")[0]
-    return required in held or f"{module}:*" in held or module in held or "*" in held
+    return required, f"{module}:*", module, "*"
 
 
 def missing(held: Collection[str], wanted: Iterable[str]) -> list[str]:

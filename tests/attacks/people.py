@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import pytest
@@ -19,6 +19,7 @@ from sqlmodel import col
 
 from src.outbox.models import OutboxEvent
 from src.shared.errors import ErrorCode
+from src.webhooks.models import DeliveryState, WebhookDelivery
 from tests.auth.test_providers import Browser
 from tests.conftest import PASSWORD
 from tests.support.answers import bearer, data_of, refused
@@ -26,6 +27,7 @@ from tests.support.authenticator import Authenticator
 from tests.support.mail import Mailbox
 from tests.support.oidc import House, Somebody
 from tests.support.phone import Phone
+from tests.support.receiver import HOST as RECEIVERS
 from tests.support.server import Server
 from tests.support.tables import execute
 from tests.support.truth import Schema, checks
@@ -285,6 +287,27 @@ class Town:
         execute(self.database_url, insert(OutboxEvent).values(row))
         return str(event_id)
 
+    def webhook(self, owner: Person) -> str:
+        """Theirs, or of somebody who may have one."""
+        letter = {"url": f"http://{RECEIVERS}:59999/hook", "event_types": ["webhook.test"]}
+        made = self.ask(owner, "POST", f"{API}/webhooks", json=letter)
+        if not made.is_success:
+            made = self.ask(self.holder("webhook:*"), "POST", f"{API}/webhooks", json=letter)
+        return str(data_of(made, 201)["id"])
+
+    def delivery(self, webhook_id: str) -> str:
+        """That failed."""
+        delivery = WebhookDelivery(
+            endpoint_id=UUID(webhook_id),
+            event_id=uuid4(),
+            event_type="webhook.test",
+            aggregate="webhook.test",
+            body=b"{}",
+            state=DeliveryState.FAILED,
+        )
+        execute(self.database_url, insert(WebhookDelivery).values(delivery.model_dump(exclude={"position"})))
+        return str(delivery.id)
+
     def invited(self) -> tuple[str, str]:
         """id and e-mail of somebody who has no password yet."""
         made = data_of(self.ask(self.admin, "POST", f"{API}/users", json={"email": f"{uuid4().hex}@example.com"}), 201)
@@ -377,6 +400,9 @@ MAKERS: dict[str, Callable[[Town, Person], str]] = {
     "fulfilled_order_id": lambda town, owner: town.order(owner, "pay", "fulfil"),
     "payment_id": lambda town, owner: town.payment(owner),
     "event_id": lambda town, _: town.dead_event(),
+    "webhook_id": lambda town, owner: town.webhook(owner),
+    "webhook_url": lambda *_: f"http://{RECEIVERS}:59999/hook",
+    "delivery_id": lambda town, owner: town.delivery(town.webhook(owner)),
     "session_id": lambda town, owner: town.session(owner)[0],
     "refresh_token": lambda town, owner: town.session(owner)[1].refresh_token,
     "email": lambda *_: f"{uuid4().hex}@example.com",

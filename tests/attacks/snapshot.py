@@ -7,9 +7,15 @@ from contextlib import closing
 from tests.support.postgres import execute
 
 # What the service writes by itself, in its own time; and the audit log, which has the refusals too.
-PASSING = {"cache_leases", "outbox_events", "one_time_tokens", "audit_entries", "audit_head"}
-# Of an API key all but when it was last used: that is noted for who is refused, too.
-COLUMNS = {"api_keys": "id, user_id, name, permissions, expires_at, revoked_at"}
+PASSING = {
+    *("cache_leases", "outbox_events", "one_time_tokens", "audit_entries", "audit_head"),
+    *("webhook_deliveries", "webhook_attempts"),
+}
+# Of an API key all but when it was last used: that is noted for who is refused, too. Of a webhook what its owner says.
+COLUMNS = {
+    "api_keys": "id, user_id, name, permissions, expires_at, revoked_at",
+    "webhook_endpoints": "id, owner_id, second_factor, url, description, event_types, secret, is_enabled",
+}
 
 
 def snapshot(url: str) -> dict[str, list[str]]:

@@ -38,6 +38,7 @@ class Case:
     """Who asks in vain, by what they hold."""
     rightful: tuple[str, ...] | None = None
     """Who may, by what they hold; None is the owner."""
+    owner_holds: tuple[str, ...] = ()
 
 
 def call(operation: str, **how: Any) -> Callable[[Town, Person, str], httpx2.Response]:  # Any: as httpx has it
@@ -99,9 +100,42 @@ def _entries_by(name: str) -> Callable[[Town, Person, str], httpx2.Response]:
     return lambda town, who, given: town.ask(who, "GET", f"{API}/audit", params={name: given})
 
 
+def _webhook(town: Town, owner: Person) -> str:
+    return town.webhook(owner)
+
+
+_pairs: list[tuple[str, str]] = []
+"""Of a webhook and a delivery of it."""
+
+
+def _delivery(town: Town, owner: Person) -> str:
+    webhook_id = town.webhook(owner)
+    _pairs.append((webhook_id, town.delivery(webhook_id)))
+    return _pairs[-1][1]
+
+
+def _webhook_with_a_delivery(town: Town, owner: Person) -> str:
+    _delivery(town, owner)
+    return _pairs[-1][0]
+
+
+def _of_deliveries(method: str, end: str, *, by_webhook: bool) -> Callable[[Town, Person, str], httpx2.Response]:
+    """What was made last is the other one's."""
+
+    def send(town: Town, who: Person, given: str) -> httpx2.Response:
+        webhook_id, delivery_id = (given, _pairs[-1][1]) if by_webhook else (_pairs[-1][0], given)
+        return town.ask(who, method, f"{API}/webhooks/{webhook_id}/deliveries/{delivery_id}{end}")
+
+    return send
+
+
 # Holders of near misses ask, too: reading is not writing, and one's own module is not another's.
 _USERS = ((), ("role:*", "order:*"))
 _ROLES = ((), ("user:*", "order:*"))
+_HOOKS: dict[str, Any] = {  # Any: fields of a case
+    "strangers": ((), ("webhook:*", "order:*"), ("*",)),
+    "owner_holds": ("webhook:*",),
+}
 CASES = [
     of(f"DELETE {API}/auth/sessions/{{session_id}}", "session_id", _session, strangers=((), ("user:*",), ("*",))),
     of(
@@ -241,6 +275,28 @@ CASES = [
         strangers=(*_ROLES, ("role:read", "role:assign")),
         rightful=("role:update", "order:read"),
     ),
+    *(
+        of(f"{method} {API}/webhooks/{{webhook_id}}{end}", "webhook_id", _webhook, **_HOOKS, **how)
+        for method, end, how in (
+            ("GET", "", {}),
+            ("PATCH", "", {"json": {"description": "mine"}}),
+            ("DELETE", "", {}),
+            ("POST", "/secret", {}),
+            ("POST", "/test", {}),
+            ("GET", "/deliveries", {}),
+        )
+    ),
+    *(
+        Case(
+            f"{method} {API}/webhooks/{{webhook_id}}/deliveries/{{delivery_id}}{end}",
+            "webhook_id" if by_webhook else "delivery_id",
+            _webhook_with_a_delivery if by_webhook else _delivery,
+            _of_deliveries(method, end, by_webhook=by_webhook),
+            **_HOOKS,
+        )
+        for method, end in (("GET", ""), ("POST", "/redeliver"))
+        for by_webhook in (True, False)
+    ),
     of(
         f"DELETE {API}/roles/{{role_id}}",
         "role_id",
@@ -302,7 +358,7 @@ def test_somebody_elses_id_tells_what_an_id_of_nothing_tells(
     town: Town, case: Case, database_url: str, tried: Callable[[int], None]
 ) -> None:
     tried(len(case.strangers))
-    owner = town.member()
+    owner = town.holder(*case.owner_holds) if case.owner_holds else town.member()
     thing = case.thing(town, owner)
     strangers = {held: town.holder(*held) if held else town.member() for held in case.strangers}
     rightful = owner if case.rightful is None else town.holder(*case.rightful)

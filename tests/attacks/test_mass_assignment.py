@@ -40,6 +40,8 @@ GIVEN = {
     f"POST {API}/profile/security/api-keys": {"name", "permissions"},
     f"POST {API}/profile/security/passkeys": {"name"},
     f"PATCH {API}/profile/security/passkeys/{{passkey_id}}": {"name"},
+    f"POST {API}/auth/providers/{{provider}}/finish": {"state"},
+    f"POST {API}/profile/security/providers/{{provider}}/finish": {"state"},
     f"POST {API}/roles": {"name", "description", "permissions"},
     f"PATCH {API}/roles/{{role_id}}": {"name", "description", "permissions"},
     f"POST {API}/products": {"sku", "name", "description", "price_minor", "currency", "status"},
@@ -47,6 +49,8 @@ GIVEN = {
     f"POST {API}/products/{{product_id}}/stock": {"reason"},
     f"POST {API}/orders": {"product_id", "quantity"},
     f"POST {API}/orders/{{order_id}}/payments": {"source"},
+    f"POST {API}/webhooks": {"url", "description", "event_types"},
+    f"PATCH {API}/webhooks/{{webhook_id}}": {"url", "description", "event_types", "is_enabled"},
 }
 OF_BROWSERS = "credential"
 """Where a letter has what a browser says of a passkey: it may say more one day, and none of it is stored as it is."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from sqlalchemy import ColumnClause, column, delete, insert, table, text
@@ -14,6 +15,9 @@ from src.core.orders.models import OrderStatus
 from src.core.products import services as products
 from src.doctor import INVARIANTS
 from src.outbox import services as outbox
+from src.shared.types import new_id
+from src.webhooks import services as webhooks
+from src.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 from tests.support.orders import EXPIRING, one_of_each_status
 from tests.support.postgres import Kind
 from tests.support.service import Place, own_place
@@ -22,8 +26,12 @@ from tests.support.tables import execute, execute_each
 COVERED, LEDGER = (invariant.sentence for invariant in products.INVARIANTS)
 RESERVED, TOTAL, HISTORY, LEDGER_OF_ORDER = (invariant.sentence for invariant in orders.INVARIANTS)
 WAITS, GIVEN_UP = (invariant.sentence for invariant in outbox.INVARIANTS)
+(LEFT,) = (invariant.sentence for invariant in webhooks.INVARIANTS)
 # In the order in which rows can be written that refer to each other.
-TABLES = ("products", "stock_movements", "orders", "order_lines", "order_events", "outbox_events")
+TABLES = (
+    *("products", "stock_movements", "orders", "order_lines", "order_events", "outbox_events"),
+    *("webhook_endpoints", "webhook_deliveries"),
+)
 
 
 class Fault(NamedTuple):
@@ -50,6 +58,7 @@ PRODUCT = "SELECT min(CAST(id AS TEXT)) FROM products"
 IS_IT = f"CAST(id AS TEXT) = ({PRODUCT})"
 OF_IT = f"CAST(product_id AS TEXT) = ({PRODUCT})"
 EVENT = "SELECT id FROM outbox_events WHERE position = (SELECT min(position) FROM outbox_events)"
+DELIVERY = "SELECT id FROM webhook_deliveries"
 ON_SQLITE, ON_POSTGRES = "'now', '-11 minutes'", "now() - interval '11 minutes'"
 FAULTS = {
     "less on hand than reserved": Fault(
@@ -110,6 +119,9 @@ FAULTS = {
     "an event that was given up": Fault(
         {GIVEN_UP}, EVENT, (f"UPDATE outbox_events SET delivered_at = NULL, dead_at = created_at WHERE id = ({EVENT})",)
     ),
+    "a delivery that was begun and left": Fault(
+        {LEFT}, DELIVERY, ("UPDATE webhook_deliveries SET state = 'pending', leased_until = :moment",)
+    ),
 }
 AT_THE_COMMAND = ("less than nothing reserved", "an order without lines", "an event that was given up")
 
@@ -157,12 +169,28 @@ def books(database_kind: Kind) -> Iterator[Books]:
     with own_place(database_kind, **EXPIRING) as place:
         with place.service() as service:
             asyncio.run(one_of_each_status(place, service))
+        _deliver_something(place.database_url)
         _take_guards_off(place.database_url)
         tables = {
             name: [dict(row._mapping) for row in execute(place.database_url, text(f"SELECT * FROM {name}"))]
             for name in TABLES
         }
         yield Books(place, tables)
+
+
+def _deliver_something(url: str) -> None:
+    owner = UUID(str(execute(url, text("SELECT id FROM users LIMIT 1"))[0][0]))
+    endpoint = WebhookEndpoint(owner_id=owner, second_factor=False, url="https://receiver.example/", secret=b"")
+    delivery = WebhookDelivery(
+        endpoint_id=endpoint.id,
+        event_id=new_id(),
+        event_type="webhook.test",
+        aggregate="webhook.test",
+        body=b"{}",
+        state=DeliveryState.DELIVERED,
+    )
+    execute(url, insert(WebhookEndpoint).values(endpoint.model_dump()))
+    execute(url, insert(WebhookDelivery).values(delivery.model_dump(exclude={"position"})))
 
 
 def _take_guards_off(url: str) -> None:

@@ -25,6 +25,8 @@ VALUES = {"token": "the-code", "minutes": "60", "hours": "72", "last_letters": "
     "status": "placed",
     "lines": "2 x Lamp (LAMP-1): 69.80 EUR",
     "total": "69.80 EUR",
+    "host": "receiver.example",
+    "reason": "failing",
 }
 
 

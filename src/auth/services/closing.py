@@ -26,6 +26,7 @@ from src.shared.database import transaction
 from src.users import services as users
 from src.users.permissions import Grants
 from src.users.schemas import UpdateUserRequest, UserWithRolesResponse
+from src.webhooks import services as webhooks
 
 
 async def update_user(
@@ -62,6 +63,7 @@ async def _delete_traces(session: AsyncSession, user_id: UUID) -> None:
     await session.execute(delete(TotpFactor).where(col(TotpFactor.user_id) == user_id))
     await session.execute(delete(RecoveryCode).where(col(RecoveryCode.user_id) == user_id))
     await session.execute(delete(LoginChallenge).where(col(LoginChallenge.user_id) == user_id))
+    await webhooks.delete_all(session, user_id)
     # Kept answers say who somebody was.
     await idempotency.forget(session, user_id)
 

@@ -10,6 +10,7 @@ from src.outbox.services.tending import (
     select_events,
     sweep,
 )
+from src.outbox.services.working import keep_working
 
 __all__ = [
     "INVARIANTS",
@@ -21,6 +22,7 @@ __all__ = [
     "dispatch",
     "get_status",
     "joined",
+    "keep_working",
     "once",
     "publish",
     "retry_dead",

@@ -4,9 +4,8 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -18,15 +17,15 @@ from sqlmodel import col, select
 from src.config import get_settings
 from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
-from src.outbox.services.publishing import PURPOSE, Payload, wake_ups
+from src.outbox.services.publishing import PURPOSE, Payload
 from src.outbox.services.queues import heads_of_queues, is_waiting
+from src.outbox.services.working import keep_working
 from src.shared.database import DATABASE_ERRORS, transaction
 from src.shared.keys import unseal
 
 _AT_ONCE: Final = 16
 _OTHERS: Final = 4
 """So many times what is wanted is looked for: other processes look for the same."""
-_GRACE_SECONDS: Final = 5
 _DOUBLINGS: Final = 32
 
 
@@ -39,6 +38,7 @@ class Event:
     aggregate: str
     payload: Payload
     attempt: int
+    created_at: datetime
 
 
 EffectOutside = Callable[[Event], Awaitable[None]]
@@ -86,44 +86,13 @@ def joined(*several: Handlers) -> Handlers:
 async def dispatch(handlers: Handlers) -> None:
     """Deliver until cancelled; what is under way then may end within a few seconds, and is taken up by another process
     when its lease is over if it does not."""
-    woken, under_way = asyncio.Event(), set[asyncio.Task[None]]()
-    wake_ups.add(woken)
-
-    def ended(task: asyncio.Task[None]) -> None:
-        under_way.discard(task)
-        # The next one of the same aggregate may go.
-        woken.set()
-
-    try:
-        while True:
-            woken.clear()
-            for row in await _take_up(_AT_ONCE - len(under_way)):
-                task = asyncio.create_task(_deliver(row, handlers.get(row.kind, _unknown)))
-                under_way.add(task)
-                task.add_done_callback(ended)
-            with suppress(TimeoutError):
-                # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes with what it waits for.
-                async with asyncio.timeout(get_settings().outbox.poll_seconds):
-                    await woken.wait()
-    finally:
-        wake_ups.discard(woken)
-        if under_way:
-            await asyncio.wait(under_way, timeout=_GRACE_SECONDS)
-        for task in under_way:
-            task.cancel()
+    await keep_working(_take_up, lambda row: _deliver(row, handlers.get(row.kind, _unknown)), at_once=_AT_ONCE)
 
 
 async def _take_up(most: int) -> Sequence[OutboxEvent]:
-    """What is to be delivered now; nothing, when it cannot be read."""
-    try:
-        # Without a lock: most looks find nothing, and on SQLite a lock keeps writers waiting.
-        due = await _look(most * _OTHERS) if most else []
-        return await _claim(due, most) if due else []
-    except DATABASE_ERRORS as error:
-        logger.bind(error=type(error).__name__).warning("The outbox cannot be read now")
-    except Exception:  # noqa: BLE001 - whatever it is, mails must not wait for a restart
-        logger.exception("The outbox cannot be read")
-    return []
+    # Without a lock: most looks find nothing, and on SQLite a lock keeps writers waiting.
+    due = await _look(most * _OTHERS)
+    return await _claim(due, most) if due else []
 
 
 async def _look(most: int) -> Sequence[int]:
@@ -158,7 +127,9 @@ async def _claim(due: Sequence[int], most: int) -> Sequence[OutboxEvent]:
 
 async def _deliver(row: OutboxEvent, handler: Handler) -> None:
     try:
-        event = Event(row.id, row.kind, row.aggregate, json.loads(unseal(PURPOSE, row.payload)), row.attempts)
+        event = Event(
+            row.id, row.kind, row.aggregate, json.loads(unseal(PURPOSE, row.payload)), row.attempts, row.created_at
+        )
         # Well before somebody else takes it up.
         async with asyncio.timeout(get_settings().outbox.lease_seconds / 2):
             if isinstance(handler, _Once):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -13,7 +13,7 @@ from src.config import get_settings
 from src.exceptions import BusinessException
 from src.shared.errors import ErrorCode
 from src.users.models import Role, RolePermission, User, UserRole
-from src.users.permissions import Grants, missing
+from src.users.permissions import Grants, missing, satisfying
 
 ADMIN = "admin"
 
@@ -29,6 +29,35 @@ async def get_grants_now(session: AsyncSession, user_id: UUID, *, second_factor:
     counting = [right for right in held if second_factor or not right.takes_second_factor]
     grants = _gathered(counting)
     return grants if len(counting) == len(held) else replace(grants, withheld=_gathered(held))
+
+
+def is_active(user_id: SQLColumnExpression[UUID]) -> ColumnElement[bool]:
+    """For a query about rows that belong to people."""
+    return select(User.id).where(User.id == user_id, col(User.is_active), col(User.deleted_at).is_(None)).exists()
+
+
+def may(
+    user_id: SQLColumnExpression[UUID], permission: str, *, second_factor: SQLColumnExpression[bool]
+) -> ColumnElement[bool]:
+    """As above: whether they hold it now, where a second factor was proven or was not."""
+    held = (
+        select(UserRole.user_id)
+        .join(Role, col(Role.id) == UserRole.role_id)
+        .join(RolePermission, col(RolePermission.role_id) == Role.id)
+        .where(
+            UserRole.user_id == user_id,
+            col(RolePermission.permission).in_(satisfying(permission)),
+            or_(second_factor, ~col(Role.requires_second_factor)),
+        )
+    )
+    return held.exists()
+
+
+async def lock_account(session: AsyncSession, user_id: UUID) -> None:
+    """Whoever adds to what an account may have so many of waits for those before. Refused: USER_NOT_FOUND."""
+    own = select(User.id).where(User.id == user_id, col(User.deleted_at).is_(None)).with_for_update(key_share=True)
+    if (await session.execute(own)).first() is None:
+        raise BusinessException(ErrorCode.USER_NOT_FOUND)
 
 
 class _Right(NamedTuple):

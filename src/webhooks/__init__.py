@@ -1,0 +1,1 @@
+"""Webhooks: what happens here is told to servers of others, signed, until they have heard it."""
