@@ -2,7 +2,18 @@
 
 from fastapi import APIRouter
 
-from src.http.controllers import audit, auth, health, orders, outbox, payments, products, statistics, users, webhooks
+from src.http.controllers import (
+    audit,
+    auth,
+    health,
+    orders,
+    outbox,
+    payments,
+    products,
+    statistics,
+    users,
+    webhooks,
+)
 
 api = APIRouter(prefix="/api/v1")
 api.include_router(auth.router, prefix="/auth", tags=["auth"])

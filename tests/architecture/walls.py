@@ -24,8 +24,6 @@ DOMAINS_TO_SHARE = 3
 SHARED_ANYWAY = {
     "src.shared.endings.after_commit": "the session keeps the promise; that outbox alone asks for it so far is chance",
     "src.shared.endings.before_commit": "as after_commit, for audit",
-    "src.shared.keys.seal": "all that is derived from AUTH__SECRET is derived in one room",
-    "src.shared.keys.unseal": "as seal",
     "src.shared.signatures.verify": "who reads a signature and who makes one go by one room",
     "src.shared.cache_keys": "the patterns name cache keys among what belongs in shared",
     "src.shared.cache_keys.cache_key": "as its module",
