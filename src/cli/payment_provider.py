@@ -60,6 +60,7 @@ SCRIPTS: Final[Mapping[str, Script]] = {
     "tok_timeout": Script("approved; the first answer never comes, and nothing is called back", silences=1),
     "tok_lost": Script("approved; the first answer is 503, and nothing is called back", lost=1),
     "tok_outage": Script("503 twice, then approved", outages=2, callbacks=(_SUCCEEDED,)),
+    "tok_down": Script("503 for ever; nothing is charged", outages=1_000_000),
     "tok_silent": Script(
         "approved; no answer ever comes, only a callback", silences=1_000_000, callbacks=(_SUCCEEDED,)
     ),
@@ -159,7 +160,9 @@ class PaymentProvider:
 
     async def _find(self, request: Request) -> Response:
         booked = self._booked(request)
-        return _problem(404, "no such charge") if booked is None else JSONResponse(booked.told())
+        if booked is None or booked.asked <= SCRIPTS[booked.source].outages:
+            return _problem(404, "no such charge")
+        return JSONResponse(booked.told())
 
     async def _refund(self, request: Request) -> Response:
         booked = self._booked(request)
