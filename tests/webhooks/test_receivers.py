@@ -87,7 +87,7 @@ def test_a_bad_receiver_costs_one_attempt(how: str, database_kind: Kind) -> None
     answer, error = BAD[how]
     if database_kind == "postgres":
         pytest.skip("how a receiver answers is no database's business")
-    env = {**QUICK, **ALLOWED, "WEBHOOKS__TIMEOUT_SECONDS": "1", "WEBHOOKS__MAX_ATTEMPTS": "1"}
+    env = {**QUICK, **ALLOWED, "WEBHOOKS__TIMEOUT_SECONDS": "4", "WEBHOOKS__MAX_ATTEMPTS": "1"}
     with own_place(database_kind, **env) as place, place.service() as service, running_receiver() as bad:
         office = Office(place, service, service.log_in()["access_token"])
         bad.otherwise = answer
