@@ -60,13 +60,15 @@ def place(database_kind: Kind, box: Mailbox) -> Iterator[Place]:
 
 
 def test_while_receivers_hang_others_and_mails_are_served(place: Place, box: Mailbox, receiver: Receiver) -> None:
-    with place.service() as service, running_receiver() as slow:
+    with place.service(WEBHOOKS__TIMEOUT_SECONDS="60") as service, running_receiver() as slow:
         office = Office(place, service, service.log_in()["access_token"])
         slow.otherwise = hangs
         slow_ones = [office.register(slow) for _ in range(8)]
-        for _ in range(3):
+        # More than are looked for at a time.
+        for _ in range(12):
             office.place_order()
         slow.wait_for(16)
+        office.wait_until_told()
 
         swift = office.register(receiver)
         order_id = office.place_order()
@@ -85,7 +87,7 @@ def test_a_bad_receiver_costs_one_attempt(how: str, database_kind: Kind) -> None
     answer, error = BAD[how]
     if database_kind == "postgres":
         pytest.skip("how a receiver answers is no database's business")
-    env = {**QUICK, **ALLOWED, "WEBHOOKS__TIMEOUT_SECONDS": "1", "WEBHOOKS__MAX_ATTEMPTS": "1"}
+    env = {**QUICK, **ALLOWED, "WEBHOOKS__TIMEOUT_SECONDS": "4", "WEBHOOKS__MAX_ATTEMPTS": "1"}
     with own_place(database_kind, **env) as place, place.service() as service, running_receiver() as bad:
         office = Office(place, service, service.log_in()["access_token"])
         bad.otherwise = answer
