@@ -396,6 +396,13 @@ class OrderSettings(_Section):
     expiry_check_seconds: PositiveSeconds = Field(30, description="Pause between two looks for orders that expired")
 
 
+class StatisticsSettings(_Section):
+    cache_seconds: int = Field(
+        60, ge=0, le=3600, description="Numbers for administrators are counted anew after so long; 0: for each request"
+    )
+    low_stock: int = Field(5, ge=0, description="They list products of which no more than so many can be ordered")
+
+
 class HTTPSettings(_Section):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on")
@@ -502,6 +509,7 @@ class Settings(BaseSettings):
     mail: MailSettings = Field(default_factory=MailSettings)
     outbox: OutboxSettings = Field(default_factory=OutboxSettings)
     orders: OrderSettings = Field(default_factory=OrderSettings)
+    statistics: StatisticsSettings = Field(default_factory=StatisticsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     retry: RetrySettings = Field(default_factory=RetrySettings)
 
