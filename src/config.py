@@ -459,6 +459,13 @@ class WebhookSettings(_Section):
     )
 
 
+class StatisticsSettings(_Section):
+    cache_seconds: int = Field(
+        60, ge=0, le=3600, description="Numbers for administrators are counted anew after so long; 0: for each request"
+    )
+    low_stock: int = Field(5, ge=0, description="They list products of which no more than so many can be ordered")
+
+
 class HTTPSettings(_Section):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on")
@@ -567,6 +574,7 @@ class Settings(BaseSettings):
     orders: OrderSettings = Field(default_factory=OrderSettings)
     payments: PaymentSettings = Field(default_factory=PaymentSettings)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
+    statistics: StatisticsSettings = Field(default_factory=StatisticsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     retry: RetrySettings = Field(default_factory=RetrySettings)
 

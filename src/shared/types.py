@@ -2,7 +2,7 @@
 
 import os
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from functools import lru_cache
 from time import time_ns
 from typing import Annotated
@@ -79,6 +79,24 @@ Moment = Annotated[
 """With its offset from UTC, and such that each database can hold it."""
 
 
+def _full_date(value: object) -> object:
+    """Not a number, nor a moment at midnight, which pydantic takes for a day."""
+    if type(value) is not date and not (isinstance(value, str) and _FULL_DATE.fullmatch(value)):
+        raise PydanticCustomError("day_format", "Write the day as RFC 3339 has it, as in 2026-01-31")
+    return value
+
+
+def _day_in_range(day: date) -> date:
+    if not _FIRST_YEAR <= day.year <= _LAST_YEAR:
+        raise PydanticCustomError("day_out_of_range", "Between 1970 and 2200")
+    return day
+
+
+_FULL_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+Day = Annotated[date, BeforeValidator(_full_date, json_schema_input_type=date), AfterValidator(_day_in_range)]
+"""A day of the calendar, in the presentation zone."""
+
+
 @lru_cache(maxsize=8)
 def _zone(hours: float) -> timezone:
     return timezone(timedelta(hours=hours))
@@ -87,6 +105,11 @@ def _zone(hours: float) -> timezone:
 def to_local(moment: datetime) -> datetime:
     """The same moment in the presentation zone of `settings.app.timezone`."""
     return moment.astimezone(_zone(get_settings().app.timezone))
+
+
+def start_of_day(day: date) -> datetime:
+    """When it begins in the presentation zone, in UTC."""
+    return datetime.combine(day, time.min, _zone(get_settings().app.timezone)).astimezone(UTC)
 
 
 LocalDatetime = Annotated[datetime, PlainSerializer(to_local, return_type=datetime, when_used="json-unless-none")]

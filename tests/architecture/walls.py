@@ -30,9 +30,11 @@ SHARED_ANYWAY = {
     "src.shared.inline.for_its_value": "auth says it of current_user; the compiler, which heeds it, knows no domain",
     "src.shared.inline.reads_scope": "as for_its_value, of the bearer token",
     "src.shared.watching.watch_tables": "auth says which tables decide rights; the engine, which watches, knows none",
+    "src.shared.types.Day": "as Name",
     "src.shared.types.Moment": "as Name",
     "src.shared.types.Name": "hostile text is refused in one room; split up, a domain would copy the rule",
     "src.shared.types.Text": "as Name",
+    "src.shared.types.start_of_day": "one room knows the presentation zone",
 }
 
 

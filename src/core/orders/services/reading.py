@@ -4,19 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from src.core.orders.models import Order, OrderEvent, OrderLine, OrderStatus
+from src.core.orders.models import Order, OrderEvent, OrderLine
 from src.core.orders.schemas import (
     Actor,
     OrderEventResponse,
     OrderFilters,
     OrderItemResponse,
     OrderResponse,
-    OrderStatsResponse,
     OrderSummaryResponse,
 )
 from src.exceptions import BusinessException
@@ -90,9 +88,3 @@ def _actor(actor_id: UUID | None, customer_id: UUID) -> Actor:
     if actor_id is None:
         return Actor.SERVICE
     return Actor.CUSTOMER if actor_id == customer_id else Actor.STAFF
-
-
-async def get_stats(session: AsyncSession) -> OrderStatsResponse:
-    counted = await session.execute(select(Order.status, func.count()).group_by(col(Order.status)))
-    by_status = {OrderStatus(status): count for status, count in counted}
-    return OrderStatsResponse(total=sum(by_status.values()), by_status=by_status)

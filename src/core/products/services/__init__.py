@@ -3,17 +3,21 @@
 from src.core.products.currencies import format_minor
 from src.core.products.services.books import INVARIANTS
 from src.core.products.services.catalogue import (
+    Label,
     archive_product,
     create_product,
+    get_labels,
     get_product,
     select_products,
     update_product,
 )
 from src.core.products.services.stock import (
+    LowStock,
     Purpose,
     ReservedLine,
     StockLine,
     adjust_stock,
+    list_low_stock,
     release_stock,
     reserve_stock,
     select_movements,
@@ -23,6 +27,8 @@ from src.core.products.services.stock import (
 
 __all__ = [
     "INVARIANTS",
+    "Label",
+    "LowStock",
     "Purpose",
     "ReservedLine",
     "StockLine",
@@ -30,7 +36,9 @@ __all__ = [
     "archive_product",
     "create_product",
     "format_minor",
+    "get_labels",
     "get_product",
+    "list_low_stock",
     "release_stock",
     "reserve_stock",
     "select_movements",

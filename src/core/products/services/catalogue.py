@@ -1,5 +1,7 @@
 """What is for sale: finding it, putting it there, changing it."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -57,6 +59,20 @@ async def get_product(session: AsyncSession, product_id: UUID, *, drafts: bool) 
     if product is None or (product.status is ProductStatus.DRAFT and not drafts):
         raise BusinessException(ErrorCode.PRODUCT_NOT_FOUND)
     return product
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a product is called now."""
+
+    sku: str
+    name: str
+
+
+async def get_labels(session: AsyncSession, product_ids: Collection[UUID]) -> dict[UUID, Label]:
+    """Of archived ones too."""
+    query = select(Product.id, Product.sku, Product.name).where(col(Product.id).in_(product_ids))
+    return {product_id: Label(sku, name) for product_id, sku, name in await session.execute(query)}
 
 
 async def create_product(session: AsyncSession, request: CreateProductRequest, *, actor_id: UUID) -> Product:

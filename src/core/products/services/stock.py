@@ -58,6 +58,17 @@ class ReservedLine:
 
 
 @dataclass(frozen=True, slots=True)
+class LowStock:
+    """Of a product that is for sale."""
+
+    product_id: UUID
+    sku: str
+    name: str
+    stock: int
+    """What can be ordered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Purpose:
     """What the ledger says of a movement that another domain asks for."""
 
@@ -112,6 +123,18 @@ async def select_movements(
         .order_by(col(StockMovement.created_at).desc(), col(StockMovement.id).desc())
     )
     return query if filters.kind is None else query.where(StockMovement.kind == filters.kind)
+
+
+async def list_low_stock(session: AsyncSession, *, at_most: int, limit: int) -> list[LowStock]:
+    """What is for sale and of which no more than that can be ordered; the lowest first."""
+    stock = col(Product.on_hand) - col(Product.reserved)
+    query = (
+        select(Product.id, Product.sku, Product.name, stock)
+        .where(Product.status == ProductStatus.ACTIVE, stock <= at_most)
+        .order_by(stock, col(Product.id))
+        .limit(limit)
+    )
+    return [LowStock(*row) for row in await session.execute(query)]
 
 
 async def reserve_stock(session: AsyncSession, lines: Iterable[StockLine], purpose: Purpose) -> list[ReservedLine]:
