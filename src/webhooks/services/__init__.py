@@ -1,6 +1,6 @@
 """What can be done with webhooks, by business verb."""
 
-from src.webhooks.services.announcing import announce, send_test
+from src.webhooks.services.announcing import Data, announce, send_test
 from src.webhooks.services.deliveries import (
     INVARIANTS,
     get_delivery,
@@ -23,6 +23,7 @@ from src.webhooks.services.endpoints import (
 
 __all__ = [
     "INVARIANTS",
+    "Data",
     "announce",
     "create_webhook",
     "delete_all",

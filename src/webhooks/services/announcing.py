@@ -1,7 +1,7 @@
 """What is told: a delivery for each webhook whose owner may hear of it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -34,10 +34,10 @@ async def announce(  # noqa: PLR0913 - an event is that many things
     aggregate: str,
     owner_id: UUID,
     permission: str,
-    data: Data,
+    describe: Callable[[], Awaitable[Data]],
 ) -> None:
     """For those who may see it now: whose it is (`owner_id`), and who holds `permission`. Those who may not have webhooks
-    any more hear of nothing.
+    any more hear of nothing. `describe` is asked for the data where somebody listens.
 
     Called with one `event_id` once, by a handler that `outbox.once` made, and with those of one aggregate in order.
 
@@ -60,7 +60,7 @@ async def announce(  # noqa: PLR0913 - an event is that many things
     ]
     if not told:
         return
-    body, now = _body(event_type, occurred_at, data), utc_now()
+    body, now = _body(event_type, occurred_at, await describe()), utc_now()
     rows = [
         {
             "id": new_id(),

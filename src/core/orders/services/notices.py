@@ -47,15 +47,9 @@ async def _tell_webhooks(session: AsyncSession, event: Event) -> None:
     order = await session.get(Order, UUID(str(event.payload["order_id"])))
     if order is None:
         return
-    await webhooks.announce(
-        session,
-        event.kind,
-        event_id=event.id,
-        occurred_at=event.created_at,
-        aggregate=event.aggregate,
-        owner_id=order.customer_id,
-        permission="order:read",
-        data={
+
+    async def describe() -> webhooks.Data:
+        return {
             "id": str(order.id),
             "number": order.number,
             "customer_id": str(order.customer_id),
@@ -64,7 +58,17 @@ async def _tell_webhooks(session: AsyncSession, event: Event) -> None:
             "total_minor": order.total_minor,
             "currency": order.currency,
             "items": [_told(line) for line in await find_lines(session, order.id)],
-        },
+        }
+
+    await webhooks.announce(
+        session,
+        event.kind,
+        event_id=event.id,
+        occurred_at=event.created_at,
+        aggregate=event.aggregate,
+        owner_id=order.customer_id,
+        permission="order:read",
+        describe=describe,
     )
 
 
