@@ -784,6 +784,11 @@ def _weaknesses(settings: Settings) -> list[tuple[str, bool, str]]:
             "missing; without one anybody could call for the provider",
         ),
         (
+            "OUTBOX__LEASE_SECONDS",
+            bool(payments.url) and settings.outbox.lease_seconds < 8 * payments.timeout_seconds,
+            "shorter than eight times PAYMENTS__TIMEOUT_SECONDS: a payment would be asked about again while it is asked about",
+        ),
+        (
             "PAYMENTS__TIMEOUT_SECONDS",
             bool(payments.url)
             and payments.timeout_seconds >= min(http.request_timeout_seconds, payments.unsettled_seconds),

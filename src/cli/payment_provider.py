@@ -47,6 +47,8 @@ class Script:
     """So many requests are carried out and not answered at all."""
     callbacks: tuple[ChargeStatus, ...] = ()
     """What is called back after the answer; without an entry nothing is."""
+    spends: bool = False
+    """The source is good for one request: later ones with it are refused."""
     early: bool = False
     """The callback comes before the answer."""
     forged: bool = False
@@ -59,6 +61,9 @@ SCRIPTS: Final[Mapping[str, Script]] = {
     "tok_decline": Script("declined", _DECLINED, "insufficient_funds", callbacks=(_DECLINED,)),
     "tok_timeout": Script("approved; the first answer never comes, and nothing is called back", silences=1),
     "tok_lost": Script("approved; the first answer is 503, and nothing is called back", lost=1),
+    "tok_spent": Script(
+        "approved; the first answer is 503, and later ones that the source is spent", lost=1, spends=True
+    ),
     "tok_outage": Script("503 twice, then approved", outages=2, callbacks=(_SUCCEEDED,)),
     "tok_down": Script("503 for ever; nothing is charged", outages=1_000_000),
     "tok_silent": Script(
@@ -91,6 +96,8 @@ class Booked:
     currency: str
     decline_code: str = ""
     refunded_minor: int = 0
+    is_refunded_by_key: bool = False
+    """And not by hand."""
     asked: int = 0
 
     def told(self) -> Json:
@@ -137,8 +144,9 @@ class PaymentProvider:
             reference, Booked(reference, asked["source"], _PENDING, asked["amount_minor"], asked["currency"])
         )
         booked.asked += 1
-        if booked.asked <= script.outages:
-            return _problem(503, "out of order")
+        is_spent = script.spends and booked.asked > 1
+        if booked.asked <= script.outages or is_spent:
+            return _problem(422, "the source is spent") if is_spent else _problem(503, "out of order")
         afterwards = None
         if booked.asked == script.outages + 1:
             booked.decline_code = script.decline_code
@@ -170,7 +178,9 @@ class PaymentProvider:
             return _problem(404, "no such charge")
         if request.headers.get("Idempotency-Key") != f"refund-{booked.reference}":
             return _problem(422, "a refund has a key of its own")
-        booked.refunded_minor = (await request.json())["amount_minor"]
+        if booked.refunded_minor and not booked.is_refunded_by_key:
+            return _problem(409, "it was given back already")
+        booked.refunded_minor, booked.is_refunded_by_key = (await request.json())["amount_minor"], True
         return JSONResponse(booked.told())
 
     async def _release(self, request: Request) -> Response:

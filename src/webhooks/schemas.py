@@ -103,5 +103,11 @@ class AttemptResponse(ResponseModel):
 
 
 class DeliveryDetailResponse(DeliveryResponse):
-    body: Annotated[str, Field(description="What each attempt sends, to the byte")]
+    body: Annotated[
+        str | None,
+        Field(
+            description="What each attempt sends, to the byte; null where it may have what a second factor lets its"
+            " owner see, and none was proven in this session"
+        ),
+    ]
     attempts: Annotated[list[AttemptResponse], Field(description="The latest first, a hundred at most")]

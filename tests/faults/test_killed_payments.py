@@ -102,7 +102,9 @@ class Executioner:
 
 @contextmanager
 def _shop(kind: Kind, bank: Bank) -> Iterator[tuple[Place, MortalService, Till, str]]:
-    with own_place(kind, **SETTINGS, **bank.settings()) as place, reserved_port() as port:
+    # Longer than a payment may take: whoever was killed with an event in hand keeps it so long.
+    settings = SETTINGS | {"OUTBOX__LEASE_SECONDS": "16"} | bank.settings()
+    with own_place(kind, **settings) as place, reserved_port() as port:
         service = MortalService(place, port, workers=1)
         service.revive()
         till = Till(f"http://127.0.0.1:{port}")

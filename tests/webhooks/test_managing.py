@@ -1,7 +1,7 @@
 """Webhooks as people manage them: whose they are, how many, what they are told, and what nobody else learns."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from src.shared.database import close_engine, transaction
 from src.shared.errors import ErrorCode
 from src.webhooks import services as webhooks
 from src.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from tests.conftest import PASSWORD
 from tests.support.answers import at_once, bearer, data_of, refused, refused_fields
 from tests.support.postgres import Kind
 from tests.support.receiver import ALLOWED, Receiver, held, running_receiver, says
@@ -131,6 +132,33 @@ def test_what_waits_for_who_was_disabled_waits(office: Office, receiver: Receive
 
     receiver.wait_for(2)
     assert webhook
+
+
+def test_a_key_reads_no_more_of_what_was_told_than_it_may(office: Office, receiver: Receiver) -> None:
+    """What was told is what its owner may see, and a key may see less."""
+    webhook = office.register(receiver)
+    office.place_order()
+    (delivery,) = office.wait_for_state(webhook, "delivered")
+    letter = {"name": "log", "permissions": ["webhook:read"], "current_password": PASSWORD}
+    key = data_of(office.service.post("profile/security/api-keys", letter, token=office.token), 201)["key"]
+
+    assert office.deliveries(webhook, token=key) == [delivery]
+    refused(office.ask("GET", f"/{webhook['id']}/deliveries/{delivery['id']}", token=key), ErrorCode.SESSION_REQUIRED)
+
+
+def test_what_a_second_factor_let_it_hear_is_not_read_and_not_sent_on_without_one(
+    office: Office, receiver: Receiver, make_receiver: Callable[..., Receiver]
+) -> None:
+    webhook = office.register(receiver)
+    office.place_order()
+    (delivery,) = office.wait_for_state(webhook, "delivered")
+    assert office.delivery(webhook, delivery)["body"] is not None
+    office.change(update(WebhookEndpoint).values(second_factor=True))
+
+    assert office.delivery(webhook, delivery)["body"] is None
+
+    data_of(office.ask("PATCH", f"/{webhook['id']}", {"url": make_receiver().url}))
+    assert office.deliveries(webhook) == []
 
 
 def test_a_role_that_takes_a_second_factor_does_not_count_where_none_was_proven(

@@ -52,10 +52,11 @@ class HttpGateway:
             "source": source,
         }
         reply = await self._ask("POST", "/charges", key=f"charge-{payment_id}", letter=letter)
-        if reply.status in _REFUSED:
-            # It was read and not carried out: there is nothing to wait for.
-            return Charge(ChargeStatus.DECLINED, amount_minor, currency, decline_code="source_refused")
-        return self._read(payment_id, reply)
+        if reply.status not in _REFUSED:
+            return self._read(payment_id, reply)
+        # This request was read and not carried out; one before it may have been, and have used the source up.
+        charged = await self.find_charge(payment_id)
+        return charged or Charge(ChargeStatus.DECLINED, amount_minor, currency, decline_code="source_refused")
 
     async def find_charge(self, payment_id: UUID) -> Charge | None:
         reply = await self._ask("GET", f"/charges/{payment_id}")

@@ -102,10 +102,15 @@ async def list_deliveries(
     return await apaginate(session, await webhooks.select_deliveries(session, webhook_id, filters, owner_id=owner))
 
 
-@router.get("/{webhook_id}/deliveries/{delivery_id}", dependencies=[_Readable])
-async def get_delivery(webhook_id: Id, delivery_id: Id, owner: Owner, session: SessionDep) -> DeliveryDetailResponse:
+# For people, too: the body has what the owner may see.
+@router.get("/{webhook_id}/deliveries/{delivery_id}", dependencies=[_Readable, ForPeople])
+async def get_delivery(
+    webhook_id: Id, delivery_id: Id, owner: Owner, standing: CurrentSession, session: SessionDep
+) -> DeliveryDetailResponse:
     """With its attempts."""
-    return await webhooks.get_delivery(session, webhook_id, delivery_id, owner_id=owner)
+    return await webhooks.get_delivery(
+        session, webhook_id, delivery_id, owner_id=owner, second_factor=standing.second_factor_at is not None
+    )
 
 
 @router.post(

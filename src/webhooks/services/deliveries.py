@@ -49,10 +49,10 @@ async def select_deliveries(
 
 
 async def get_delivery(
-    session: AsyncSession, endpoint_id: UUID, delivery_id: UUID, *, owner_id: UUID
+    session: AsyncSession, endpoint_id: UUID, delivery_id: UUID, *, owner_id: UUID, second_factor: bool
 ) -> DeliveryDetailResponse:
-    """Refused: WEBHOOK_NOT_FOUND, WEBHOOK_DELIVERY_NOT_FOUND."""
-    await get_own(session, endpoint_id, owner_id)
+    """`second_factor`: whether one was proven by whoever asks. Refused: WEBHOOK_NOT_FOUND, WEBHOOK_DELIVERY_NOT_FOUND."""
+    endpoint = await get_own(session, endpoint_id, owner_id)
     delivery = await _get(session, _of(endpoint_id, delivery_id))
     attempts = (
         select(WebhookAttempt)
@@ -62,7 +62,7 @@ async def get_delivery(
     )
     return DeliveryDetailResponse(
         **DeliveryResponse.model_validate(delivery).model_dump(),
-        body=delivery.body.decode(),
+        body=delivery.body.decode() if second_factor or not endpoint.second_factor else None,
         attempts=[AttemptResponse.model_validate(each) for each in (await session.execute(attempts)).scalars()],
     )
 

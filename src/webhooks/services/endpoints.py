@@ -137,6 +137,8 @@ async def update_webhook(
     before = _facts(endpoint)
     if changes.url is not None and changes.url != endpoint.url:
         # Whoever says where it goes reads what it is told: no more than they may in their own session.
+        if endpoint.second_factor and not second_factor:
+            await session.execute(delete(WebhookDelivery).where(col(WebhookDelivery.endpoint_id) == endpoint_id))
         endpoint.url, endpoint.second_factor = changes.url, second_factor
         _begin_anew(endpoint)
     if changes.description is not None:

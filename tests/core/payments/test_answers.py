@@ -1,15 +1,21 @@
 """What a provider answers is foreign: what cannot be read, or is of something else, is no answer."""
 
+from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import update
+from sqlmodel import col
 
 from src.core.payments.gateway import ChargeStatus
+from src.core.payments.models import Payment
+from src.mixins import utc_now
 from src.shared.errors import ErrorCode
 from tests.core.payments.conftest import PRICE, Basket
 from tests.support.answers import data_of, refused
 from tests.support.payments import Bank
+from tests.support.tables import execute
 
 NO_ANSWERS: dict[str, object] = {
     "another sum": {"amount_minor": 1},
@@ -66,12 +72,64 @@ def test_a_key_whose_money_went_back_is_told_so(order: Basket) -> None:
     assert len(order.payments) == 1
 
 
-def test_what_the_provider_never_heard_of_is_given_up_with_its_order(order: Basket) -> None:
+def test_a_source_that_is_spent_by_a_lost_request_has_paid(order: Basket) -> None:
+    """The retry is refused, and that says nothing of what came before it."""
+    data_of(order.pay("tok_spent"), 201)
+
+    assert (order.status, order.kept_minor) == ("paid", PRICE)
+
+
+def test_what_the_provider_has_not_heard_of_is_given_up_a_day_after_its_order(order: Basket, database_url: str) -> None:
     key = uuid4().hex
     data_of(order.pay("tok_down", key=key), 202)
+    data_of(order.client.post(f"/api/v1/orders/{order.id}/cancel"))
+    assert data_of(order.pay("tok_down", key=key), 202)["status"] == "pending"
+
+    long_ago = update(Payment).where(col(Payment.order_id) == UUID(order.id))
+    execute(database_url, long_ago.values(created_at=utc_now() - timedelta(days=1, minutes=1)))
+
+    refused(order.pay("tok_down", key=key), ErrorCode.ORDER_TRANSITION_NOT_ALLOWED)
+    assert (order.payments[0]["status"], order.kept_minor) == ("abandoned", 0)
+
+
+def test_a_request_that_reaches_the_provider_after_the_order_was_cancelled_is_paid_back(
+    order: Basket, bank: Bank
+) -> None:
+    booked = bank.books[data_of(order.pay("tok_down"), 202)["id"]]
+    data_of(order.client.post(f"/api/v1/orders/{order.id}/cancel"))
+
+    booked.source, booked.status = "tok_no_callback", ChargeStatus.SUCCEEDED
+
+    order.payment_becomes("refunded")
+    assert (order.status, order.kept_minor) == ("cancelled", 0)
+
+
+def test_for_an_order_that_is_gone_nobody_is_charged_by_a_retry(order: Basket, bank: Bank) -> None:
+    key = uuid4().hex
+    booked = bank.books[data_of(order.pay("tok_down", key=key), 202)["id"]]
+    data_of(order.client.post(f"/api/v1/orders/{order.id}/cancel"))
+    asked = booked.asked
+
+    assert data_of(order.pay("tok_down", key=key), 202)["status"] == "pending"
+
+    assert booked.asked == asked
+
+
+def test_what_was_given_back_by_hand_is_given_back(order: Basket, bank: Bank) -> None:
+    """The provider refuses to do it twice."""
+    bank.books[data_of(order.pay(), 201)["id"]].refunded_minor = PRICE
 
     data_of(order.client.post(f"/api/v1/orders/{order.id}/cancel"))
 
-    order.payment_becomes("abandoned")
-    refused(order.pay("tok_down", key=key), ErrorCode.ORDER_TRANSITION_NOT_ALLOWED)
+    order.payment_becomes("refunded")
     assert order.kept_minor == 0
+
+
+def test_what_was_given_back_before_it_was_heard_of_pays_nothing(order: Basket, bank: Bank) -> None:
+    booked = bank.books[data_of(order.pay("tok_late"), 202)["id"]]
+    booked.status, booked.refunded_minor = ChargeStatus.SUCCEEDED, PRICE
+
+    order.payment_becomes("refunded")
+
+    assert (order.status, order.kept_minor) == ("placed", 0)
+    data_of(order.pay(), 201)

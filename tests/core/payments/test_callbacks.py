@@ -7,14 +7,17 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from sqlmodel import select
 
 from src.core.payments.gateway import ChargeStatus
+from src.outbox.models import OutboxEvent
 from src.shared import signatures
 from src.shared.errors import ErrorCode
 from tests.core.conftest import move
 from tests.core.payments.conftest import PRICE, Basket
 from tests.support.answers import data_of, refused
 from tests.support.payments import Bank
+from tests.support.tables import execute
 from tests.support.waiting import wait_for
 
 CALLBACK = "/api/v1/callbacks/payments"
@@ -132,6 +135,18 @@ def test_a_callback_about_nothing_of_ours_is_taken_and_changes_nothing(client: h
     answer = call_back(client, succeeded(str(uuid4())), secret=bank.provider.callback_secret)
 
     assert answer.status_code == 204
+
+
+def test_a_callback_that_is_sent_again_and_again_is_asked_about_now_and_then(
+    client: httpx2.Client, order: Basket, bank: Bank, database_url: str
+) -> None:
+    pending = data_of(order.pay("tok_late_decline"), 202)
+
+    for _ in range(30):
+        call_back(client, succeeded(pending["id"]), secret=bank.provider.callback_secret)
+
+    events = select(OutboxEvent.position).where(OutboxEvent.aggregate == f"payment-callback:{pending['id']}")
+    assert len(execute(database_url, events)) == 20
 
 
 def test_money_that_comes_after_the_order_was_cancelled_goes_back(order: Basket) -> None:

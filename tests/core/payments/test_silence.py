@@ -1,6 +1,7 @@
 """While the provider says nothing, nobody else waits: no connection and no lock is held for it."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from uuid import uuid4
 
 import httpx2
@@ -13,6 +14,7 @@ from tests.support.service import Service, own_place
 from tests.support.waiting import wait_for
 
 SILENT = 6
+PRICE = 100
 
 
 def test_others_are_served_while_a_provider_is_silent(database_kind: Kind) -> None:
@@ -39,10 +41,39 @@ def test_others_are_served_while_a_provider_is_silent(database_kind: Kind) -> No
         assert {one.result().status_code for one in paying} == {202}
 
 
+def test_what_comes_by_itself_does_not_wait_for_the_moment_at_which_it_is_asked_about(database_kind: Kind) -> None:
+    """A refund, and a callback that found the provider down."""
+    with (
+        running_bank() as bank,
+        own_place(database_kind, **bank.settings(PAYMENTS__UNSETTLED_SECONDS="3600")) as place,
+        place.service() as service,
+    ):
+        bank.calls_back(service.server.url)
+        shop = _Shop(service)
+        paid, late = shop.place(), shop.place()
+        refunded = data_of(shop.pay(paid, "tok_no_callback"), 201)["id"]
+        booked = bank.books[data_of(shop.pay(late, "tok_late"), 202)["id"]]
+
+        data_of(shop.cancel(paid))
+        wait_for(lambda: bank.books[refunded].refunded_minor == PRICE)
+        truth, asked = booked.told, Event()
+
+        def out_of_order() -> dict[str, object]:
+            asked.set()
+            return {}
+
+        booked.told = out_of_order  # type: ignore[method-assign] # for a while
+        httpx2.post(f"{bank.url}/charges/{booked.reference}/release", verify=False)
+        assert asked.wait(10)
+        booked.told = truth  # type: ignore[method-assign] # as above
+
+        wait_for(lambda: shop.status(late) == "paid")
+
+
 class _Shop:
     def __init__(self, service: Service) -> None:
         self.url, self.headers = service.server.url, bearer(service.log_in()["access_token"])
-        letter = {"sku": "CASK", "name": "Cask", "price_minor": 100, "currency": "EUR", "stock": 100}
+        letter = {"sku": "CASK", "name": "Cask", "price_minor": PRICE, "currency": "EUR", "stock": 100}
         self.product = data_of(self._post(PRODUCTS, letter), 201)["id"]
 
     def place(self) -> str:
@@ -51,6 +82,9 @@ class _Shop:
 
     def pay(self, order_id: str, source: str) -> httpx2.Response:
         return self._post(f"{ORDERS}/{order_id}/payments", {"source": source})
+
+    def cancel(self, order_id: str) -> httpx2.Response:
+        return self._post(f"{ORDERS}/{order_id}/cancel", None)
 
     def status(self, order_id: str) -> str:
         answer = httpx2.get(f"{self.url}{ORDERS}/{order_id}", headers=self.headers, verify=False, timeout=20)

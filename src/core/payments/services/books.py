@@ -27,4 +27,14 @@ INVARIANTS: Final = (
         """,
         ago=timedelta(minutes=10),
     ),
+    Invariant(
+        "what goes back is back within a day",
+        "SELECT id, order_id, amount_minor, currency FROM payments WHERE status = 'refunding' AND updated_at < :moment",
+        ago=timedelta(days=1),
+    ),
+    Invariant(
+        "within a week it is known of each payment whether the money came",
+        "SELECT id, order_id, amount_minor, currency FROM payments WHERE status = 'pending' AND created_at < :moment",
+        ago=timedelta(days=7),
+    ),
 )

@@ -1,6 +1,7 @@
 """What the provider says by itself. It is a hint: who signed it is looked at, and then the provider is asked."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from time import time
 from typing import Final
 from uuid import UUID
@@ -10,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import select
 
 from src.config import get_settings
+from src.core.payments.gateway import GatewayUnavailableError
 from src.core.payments.models import Payment, PaymentStatus
-from src.core.payments.services.asking import find_charge, get_gateway
-from src.core.payments.services.settling import settle
+from src.core.payments.services.asking import find_charge, find_gateway, warn
+from src.core.payments.services.settling import pause, settle
 from src.exceptions import BusinessException
 from src.outbox import services as outbox
 from src.outbox.services import Event
@@ -21,6 +23,9 @@ from src.shared.database import transaction
 from src.shared.errors import ErrorCode
 
 CALLBACK_RECEIVED: Final = "payment.callback-received"
+_OFTEN: Final = timedelta(minutes=5)
+_MOST_OFTEN: Final = 20
+"""A callback is good for five minutes, and whoever has come by one can send it again."""
 _OVER: Final = (PaymentStatus.SUCCEEDED, PaymentStatus.REFUNDING, PaymentStatus.REFUNDED)
 
 
@@ -54,12 +59,22 @@ async def receive_callback(session: AsyncSession, headers: Mapping[str, str], bo
     status = (await session.execute(select(Payment.status).where(Payment.id == payment_id))).scalar_one_or_none()
     if status is None or status in _OVER:
         return
-    # A queue of its own: that of the payment may wait for the moment at which it is asked about anyway.
+    if await outbox.count_recent(session, _queue(payment_id), within=_OFTEN) < _MOST_OFTEN:
+        await _ask_about(session, payment_id)
+
+
+def _queue(payment_id: UUID) -> str:
+    """Of its own: that of the payment may wait for the moment at which it is asked about anyway."""
+    return f"payment-callback:{payment_id}"
+
+
+async def _ask_about(session: AsyncSession, payment_id: UUID, *, after: timedelta = timedelta(0)) -> None:
     await outbox.publish(
         session,
         CALLBACK_RECEIVED,
-        aggregate=f"payment-callback:{payment_id}",
+        aggregate=_queue(payment_id),
         payload={"payment_id": str(payment_id)},
+        delay=after,
     )
 
 
@@ -68,6 +83,14 @@ async def reconcile(event: Event) -> None:
     payment_id = UUID(str(event.payload["payment_id"]))
     async with transaction() as session:
         payment = (await session.execute(select(Payment).where(Payment.id == payment_id))).scalar_one()
-    charged = await find_charge(await get_gateway(), payment)
+    if payment.status in _OVER:
+        return
+    try:
+        charged = await find_charge(await find_gateway(), payment)
+    except GatewayUnavailableError as error:
+        warn(payment_id, error)
+        async with transaction() as session:
+            await _ask_about(session, payment_id, after=pause(payment))
+        return
     async with transaction() as session:
         await settle(session, payment_id, charged)

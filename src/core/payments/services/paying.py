@@ -4,7 +4,9 @@ No transaction is open while the provider is asked. Whoever dies in between has 
 again, for the same payment: that is charged once, however often it is asked for.
 """
 
+import asyncio
 import hashlib
+import hmac
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
@@ -15,16 +17,17 @@ from sqlmodel import select
 
 from src.config import get_settings
 from src.core.orders import services as orders
-from src.core.payments.gateway import GatewayUnavailableError, PaymentGateway
+from src.core.payments.gateway import Charge, GatewayUnavailableError, PaymentGateway
 from src.core.payments.models import Payment, PaymentStatus
 from src.core.payments.schemas import PaymentResponse, PayRequest
-from src.core.payments.services.asking import charge, find_charge, get_gateway, warn
+from src.core.payments.services.asking import charge, charge_once_more, find_gateway, warn
 from src.core.payments.services.settling import pause, settle
 from src.exceptions import BusinessException
 from src.outbox import services as outbox
 from src.outbox.services import Event
 from src.shared.database import transaction
 from src.shared.errors import ErrorCode
+from src.shared.keys import keys_for
 
 CHARGE_UNSETTLED: Final = "payment.charge-unsettled"
 _WELL: Final = (PaymentStatus.PENDING, PaymentStatus.SUCCEEDED)
@@ -47,20 +50,21 @@ async def pay(  # noqa: PLR0913 - who pays what, how, and by which key
     PAYMENT_DECLINED, TOO_MANY_PAYMENTS, IDEMPOTENCY_KEY_REUSED.
     """
     source = request.source.get_secret_value()
-    wanted = Payment(
-        order_id=order_id,
-        payer_id=payer_id,
-        intent=_hash(str(payer_id), key),
-        fingerprint=_hash(str(order_id), source),
-        amount_minor=0,
-        currency="",
-    )
+    intent = hashlib.sha256(f"{payer_id}/{key}".encode()).hexdigest()
     async with transaction() as session:
-        payment = await _begin(session, wanted, source, visible_to=visible_to)
+        bill = await orders.lock_bill(session, order_id, visible_to=visible_to)
+        payment = await _find(session, order_id, intent, source)
+        is_new = payment is None
+        if payment is None:
+            payment = await _begin(session, order_id, bill, source, intent=intent, payer_id=payer_id)
     if payment.status is PaymentStatus.PENDING:
         try:
-            charged = await charge(gateway, payment, source)
-        except GatewayUnavailableError as error:
+            async with asyncio.timeout(get_settings().payments.timeout_seconds):
+                if is_new:
+                    charged: Charge | None = await charge(gateway, payment, source)
+                else:
+                    charged = await charge_once_more(gateway, payment, source, is_wanted=bill.is_open)
+        except (GatewayUnavailableError, TimeoutError) as error:
             warn(payment.id, error)
         else:
             async with transaction() as session:
@@ -77,28 +81,38 @@ async def pay(  # noqa: PLR0913 - who pays what, how, and by which key
     return PaymentResponse.model_validate(payment)
 
 
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("/".join(parts).encode()).hexdigest()
+async def _find(session: AsyncSession, order_id: UUID, intent: str, source: str) -> Payment | None:
+    """The one of this intent, if there is one already. Refused: IDEMPOTENCY_KEY_REUSED."""
+    query = select(Payment).where(Payment.order_id == order_id, Payment.intent == intent)
+    payment = (await session.execute(query)).scalar_one_or_none()
+    if payment is not None and payment.fingerprint not in _fingerprints(source):
+        raise BusinessException(ErrorCode.IDEMPOTENCY_KEY_REUSED)
+    return payment
 
 
-async def _begin(session: AsyncSession, wanted: Payment, source: str, *, visible_to: UUID | None) -> Payment:
-    """The one of this intent, if there is one already."""
-    bill = await orders.lock_bill(session, wanted.order_id, visible_to=visible_to)
-    before = (await session.execute(select(Payment).where(Payment.order_id == wanted.order_id))).scalars().all()
-    for payment in before:
-        if payment.intent == wanted.intent:
-            if payment.fingerprint != wanted.fingerprint:
-                raise BusinessException(ErrorCode.IDEMPOTENCY_KEY_REUSED)
-            return payment
+def _fingerprints(source: str) -> list[str]:
+    """By the key of today, and by those before it. A plain hash of what is short could be guessed."""
+    return [hmac.digest(key, source.encode(), "sha256").hex() for key in keys_for("payment-source")]
+
+
+async def _begin(  # noqa: PLR0913 - as above
+    session: AsyncSession, order_id: UUID, bill: orders.Bill, source: str, *, intent: str, payer_id: UUID
+) -> Payment:
     if not bill.is_open:
         raise orders.refuse_transition(bill.status)
-    _refuse_another(before)
-    wanted.amount_minor, wanted.currency = bill.amount_minor, bill.currency
-    session.add(wanted)
-    settings = get_settings().payments
+    _refuse_another((await session.execute(select(Payment).where(Payment.order_id == order_id))).scalars().all())
+    payment = Payment(
+        order_id=order_id,
+        payer_id=payer_id,
+        intent=intent,
+        fingerprint=_fingerprints(source)[0],
+        amount_minor=bill.amount_minor,
+        currency=bill.currency,
+    )
+    session.add(payment)
     # Only if nobody has settled it by then: the request itself does not take so long.
-    await _carry_on_later(session, wanted, source, timedelta(seconds=settings.unsettled_seconds))
-    return wanted
+    await _carry_on_later(session, payment, source, timedelta(seconds=get_settings().payments.unsettled_seconds))
+    return payment
 
 
 def _refuse_another(before: Sequence[Payment]) -> None:
@@ -130,11 +144,10 @@ async def carry_on(event: Event) -> None:
         bill = await orders.lock_bill(session, payment.order_id, visible_to=None)
     if payment.status is not PaymentStatus.PENDING:
         return
-    gateway = await get_gateway()
     try:
         # For an order that is gone nobody is charged any more; but it may have been before.
-        ask = charge(gateway, payment, source) if bill.is_open else find_charge(gateway, payment)
-        charged = await ask
+        gateway = await find_gateway()
+        charged = await charge_once_more(gateway, payment, source, is_wanted=bill.is_open)
     except GatewayUnavailableError as error:
         warn(payment_id, error)
         async with transaction() as session:

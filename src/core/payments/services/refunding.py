@@ -7,7 +7,7 @@ from sqlmodel import select
 
 from src.core.payments.gateway import GatewayUnavailableError
 from src.core.payments.models import Payment, PaymentStatus
-from src.core.payments.services.asking import get_gateway, refund, warn
+from src.core.payments.services.asking import find_gateway, refund, warn
 from src.core.payments.services.settling import ask_for_refund, pause
 from src.mixins import utc_now
 from src.outbox.services import Event
@@ -33,7 +33,7 @@ async def carry_out(event: Event) -> None:
     if payment.status is not PaymentStatus.REFUNDING:
         return
     try:
-        await refund(await get_gateway(), payment)
+        await refund(await find_gateway(), payment)
     except GatewayUnavailableError as error:
         warn(payment_id, error)
         async with transaction() as session:

@@ -18,6 +18,7 @@ from src.outbox import services as outbox
 REFUND_DUE: Final = "payment.refund-due"
 _NOT_PAID: Final = (PaymentStatus.PENDING, PaymentStatus.DECLINED, PaymentStatus.ABANDONED)
 """A provider may think better of what it declined, and hear late of what was given up."""
+_GIVEN_UP_AFTER: Final = timedelta(days=1)
 _SHORTEST_PAUSE: Final = timedelta(seconds=1)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 
@@ -33,7 +34,9 @@ async def settle(session: AsyncSession, payment_id: UUID, charge: Charge | None)
     of_the_order = await _lock(session, order_id)
     payment = next(each for each in of_the_order if each.id == payment_id)
     if charge is None:
-        if payment.status is PaymentStatus.PENDING and not bill.is_open:
+        # Not at once: what we asked may still be on its way to the provider.
+        is_old = utc_now() - payment.created_at > _GIVEN_UP_AFTER
+        if payment.status is PaymentStatus.PENDING and not bill.is_open and is_old:
             _end(payment, PaymentStatus.ABANDONED)
     elif charge.status is ChargeStatus.DECLINED:
         if payment.status is PaymentStatus.PENDING:
@@ -43,11 +46,11 @@ async def settle(session: AsyncSession, payment_id: UUID, charge: Charge | None)
         another_is_under_way = any(
             each is not payment and each.status is PaymentStatus.PENDING for each in of_the_order
         )
-        if bill.is_open and not another_is_under_way:
+        if bill.is_open and not another_is_under_way and not charge.refunded_minor:
             _end(payment, PaymentStatus.SUCCEEDED)
             await orders.take_payment(session, order_id, payer_id=payment.payer_id)
         else:
-            # Paid by another way, cancelled or expired meanwhile: what came goes back.
+            # Paid by another way, cancelled or expired meanwhile, or going back already: what came goes back.
             _end(payment, PaymentStatus.REFUNDING)
             await ask_for_refund(session, payment)
             logger.bind(payment_id=str(payment_id)).warning("Money came for an order that takes none, and goes back")
@@ -65,8 +68,13 @@ def _end(payment: Payment, status: PaymentStatus) -> None:
 
 
 async def ask_for_refund(session: AsyncSession, payment: Payment, *, after: timedelta = timedelta(0)) -> None:
+    # A queue of its own: that of the payment may wait for the moment at which it is asked about anyway.
     await outbox.publish(
-        session, REFUND_DUE, aggregate=f"payment:{payment.id}", payload={"payment_id": str(payment.id)}, delay=after
+        session,
+        REFUND_DUE,
+        aggregate=f"payment-refund:{payment.id}",
+        payload={"payment_id": str(payment.id)},
+        delay=after,
     )
 
 
