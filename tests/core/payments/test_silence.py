@@ -23,7 +23,7 @@ def test_others_are_served_while_a_provider_is_silent(database_kind: Kind) -> No
     with (
         running_bank() as bank,
         own_place(
-            database_kind, **pool, **bank.settings(PAYMENTS__TIMEOUT_SECONDS="9", PAYMENTS__UNSETTLED_SECONDS="60")
+            database_kind, **pool, **bank.settings(PAYMENTS__TIMEOUT_SECONDS="7", PAYMENTS__UNSETTLED_SECONDS="60")
         ) as place,
         place.service() as service,
         ThreadPoolExecutor(SILENT) as threads,
