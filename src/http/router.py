@@ -25,6 +25,7 @@ api.include_router(products.router, prefix="/products", tags=["products"])
 api.include_router(orders.router, prefix="/orders", tags=["orders"])
 api.include_router(payments.router, tags=["payments"])
 api.include_router(webhooks.router, prefix="/webhooks", tags=["webhooks"])
+api.include_router(webhooks.event_types, prefix="/webhook-event-types", tags=["webhooks"])
 api.include_router(statistics.router, prefix="/admin", tags=["admin"])
 
 root = APIRouter()

@@ -22,7 +22,7 @@ def _known(event_types: list[str]) -> list[str]:
 EventTypes = Annotated[
     list[Annotated[Line, StringConstraints(max_length=64)]],
     Field(
-        min_length=1, max_length=100, description="As `GET /webhooks/event-types` lists them; null: all, new ones too"
+        min_length=1, max_length=100, description="As `GET /webhook-event-types` lists them; null: all, new ones too"
     ),
     AfterValidator(_known),
 ]

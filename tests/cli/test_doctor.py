@@ -12,6 +12,8 @@ from sqlalchemy import ColumnClause, column, delete, insert, table, text
 
 from src.core.orders import services as orders
 from src.core.orders.models import OrderStatus
+from src.core.payments import services as payments
+from src.core.payments.models import Payment, PaymentStatus
 from src.core.products import services as products
 from src.doctor import INVARIANTS
 from src.outbox import services as outbox
@@ -25,12 +27,13 @@ from tests.support.tables import execute, execute_each
 
 COVERED, LEDGER = (invariant.sentence for invariant in products.INVARIANTS)
 RESERVED, TOTAL, HISTORY, LEDGER_OF_ORDER = (invariant.sentence for invariant in orders.INVARIANTS)
+PAID, BACK_SOON, BACK, DECIDED = (invariant.sentence for invariant in payments.INVARIANTS)
 WAITS, GIVEN_UP = (invariant.sentence for invariant in outbox.INVARIANTS)
 (LEFT,) = (invariant.sentence for invariant in webhooks.INVARIANTS)
 # In the order in which rows can be written that refer to each other.
 TABLES = (
     *("products", "stock_movements", "orders", "order_lines", "order_events", "outbox_events"),
-    *("webhook_endpoints", "webhook_deliveries"),
+    *("webhook_endpoints", "webhook_deliveries", "payments"),
 )
 
 
@@ -58,8 +61,10 @@ PRODUCT = "SELECT min(CAST(id AS TEXT)) FROM products"
 IS_IT = f"CAST(id AS TEXT) = ({PRODUCT})"
 OF_IT = f"CAST(product_id AS TEXT) = ({PRODUCT})"
 EVENT = "SELECT id FROM outbox_events WHERE position = (SELECT min(position) FROM outbox_events)"
+PAYMENT = "SELECT id FROM payments"
 DELIVERY = "SELECT id FROM webhook_deliveries"
 ON_SQLITE, ON_POSTGRES = "'now', '-11 minutes'", "now() - interval '11 minutes'"
+LONG_SQLITE, LONG_POSTGRES = "'now', '-8 days'", "now() - interval '8 days'"
 FAULTS = {
     "less on hand than reserved": Fault(
         {COVERED, LEDGER}, PRODUCT, (f"UPDATE products SET on_hand = reserved - 1 WHERE {IS_IT}",)
@@ -119,6 +124,23 @@ FAULTS = {
     "an event that was given up": Fault(
         {GIVEN_UP}, EVENT, (f"UPDATE outbox_events SET delivered_at = NULL, dead_at = created_at WHERE id = ({EVENT})",)
     ),
+    "a payment of another sum": Fault({PAID}, PAYMENT, ("UPDATE payments SET amount_minor = amount_minor + 1",)),
+    "a payment that the order has not taken": Fault({PAID}, PAYMENT, (f"UPDATE payments SET order_id = ({EXPIRED})",)),
+    "a payment that does not go back": Fault(
+        {BACK_SOON},
+        PAYMENT,
+        (
+            f"UPDATE orders SET updated_at = :moment WHERE id = ({RETURNED})",
+            f"UPDATE payments SET order_id = ({RETURNED})",
+            f"UPDATE payments SET amount_minor = (SELECT total_minor FROM orders WHERE id = ({RETURNED}))",
+        ),
+    ),
+    "a refund that takes days": Fault(
+        {BACK}, PAYMENT, ("UPDATE payments SET status = 'refunding', updated_at = :long_ago",)
+    ),
+    "a payment that nobody has heard of": Fault(
+        {DECIDED}, PAYMENT, ("UPDATE payments SET status = 'pending', created_at = :long_ago",)
+    ),
     "a delivery that was begun and left": Fault(
         {LEFT}, DELIVERY, ("UPDATE webhook_deliveries SET state = 'pending', leased_until = :moment",)
     ),
@@ -140,7 +162,8 @@ class Books:
         ((row,),) = execute(url, text(fault.row))
         unchecked = [text("PRAGMA ignore_check_constraints = ON")] if url.startswith("sqlite") else []
         moment = f"strftime('%Y-%m-%d %H:%M:%f000', {ON_SQLITE})" if url.startswith("sqlite") else ON_POSTGRES
-        statements = [text(each.replace(":moment", moment)) for each in fault.statements]
+        long_ago = f"strftime('%Y-%m-%d %H:%M:%f000', {LONG_SQLITE})" if url.startswith("sqlite") else LONG_POSTGRES
+        statements = [text(each.replace(":moment", moment).replace(":long_ago", long_ago)) for each in fault.statements]
         execute_each(url, [*unchecked, *statements])
         try:
             yield str(row)
@@ -170,6 +193,7 @@ def books(database_kind: Kind) -> Iterator[Books]:
         with place.service() as service:
             asyncio.run(one_of_each_status(place, service))
         _deliver_something(place.database_url)
+        _pay_something(place.database_url)
         _take_guards_off(place.database_url)
         tables = {
             name: [dict(row._mapping) for row in execute(place.database_url, text(f"SELECT * FROM {name}"))]
@@ -191,6 +215,21 @@ def _deliver_something(url: str) -> None:
     )
     execute(url, insert(WebhookEndpoint).values(endpoint.model_dump()))
     execute(url, insert(WebhookDelivery).values(delivery.model_dump(exclude={"position"})))
+
+
+def _pay_something(url: str) -> None:
+    told = text(f"SELECT id, customer_id, total_minor, currency FROM orders WHERE id = ({FULFILLED})")
+    paid = execute(url, told)[0]._mapping
+    payment = Payment(
+        order_id=UUID(str(paid["id"])),
+        payer_id=UUID(str(paid["customer_id"])),
+        intent="",
+        fingerprint="",
+        status=PaymentStatus.SUCCEEDED,
+        amount_minor=paid["total_minor"],
+        currency=paid["currency"],
+    )
+    execute(url, insert(Payment).values(payment.model_dump()))
 
 
 def _take_guards_off(url: str) -> None:

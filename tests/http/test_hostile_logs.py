@@ -91,12 +91,15 @@ def test_a_hostile_value_makes_no_line_but_its_own(server: Server, place: Send, 
     values = [text.encode("utf-8", "surrogatepass") for text in hostile_texts()]
     before = len(server.log.read_bytes())
 
+    def written() -> bytes:
+        return server.log.read_bytes()[before:]
+
     for value in values:
         place(server, value)
 
-    # A line may be half written.
-    wait_for(lambda: server.log.read_bytes().endswith(b"\n"))
-    lines, wrong = wrong_lines(server.log.read_bytes()[before:])
+    # They are written by and by, and one may be half written.
+    wait_for(lambda: server.log.read_bytes().endswith(b"\n") and len(written().splitlines()) >= len(values))
+    lines, wrong = wrong_lines(written())
     assert wrong == []
     assert lines >= len(values)
     tried(len(values) * (len(HEADERS) if place is in_headers else 1))

@@ -43,7 +43,7 @@ def test_a_secret_is_told_once(office: Office, receiver: Receiver) -> None:
 
 
 def test_what_is_registered_is_what_there_is(office: Office, receiver: Receiver) -> None:
-    known = {each["name"] for each in data_of(office.ask("GET", "/event-types"))}
+    known = {each["name"] for each in data_of(office.service.get("webhook-event-types", token=office.token))}
     assert {"order.placed", "webhook.test"} <= known
 
     for wrong in (["order.lost"], [], ["order.placed"] * 101, "order.placed", [1]):

@@ -13,7 +13,6 @@ from src.core.payments.gateway import PaymentGateway
 from src.core.payments.http_gateway import get_gateway
 from src.core.payments.models import PaymentStatus
 from src.core.payments.schemas import PaymentResponse, PayRequest
-from src.http.envelope import unwrapped
 from src.http.idempotency import RequiredKey
 from src.http.response import Response
 from src.shared.database import SessionDep
@@ -48,7 +47,6 @@ async def get_payment(payment_id: Id, visible_to: Readable, session: SessionDep)
 
 
 @router.post("/callbacks/payments", status_code=204)
-@unwrapped
 async def receive_callback(request: Request, session: SessionDep) -> None:
     """For the provider alone, which signs what it says (Standard Webhooks)."""
     await payments.receive_callback(session, request.headers, await request.body())

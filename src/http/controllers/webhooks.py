@@ -26,6 +26,7 @@ from src.webhooks.schemas import (
 )
 
 router = APIRouter()
+event_types = APIRouter()
 
 _Readable = Depends(require_permissions("webhook:read"))
 _Changeable = Depends(require_permissions("webhook:update"))
@@ -45,7 +46,7 @@ Owner = Annotated[UUID, Depends(_owner)]
 _Reachable = Depends(_reachable)
 
 
-@router.get("/event-types", dependencies=[_Readable])
+@event_types.get("", dependencies=[_Readable])
 async def list_event_types() -> list[EventTypeResponse]:
     return webhooks.list_event_types()
 
