@@ -22,6 +22,7 @@ SECRETS_OF_ONES_OWN = {
     "POST /api/v1/auth/token",
     "POST /api/v1/profile/deactivate",
     "POST /api/v1/profile/delete",
+    "POST /api/v1/callbacks/payments",
     "DELETE /api/v1/profile/security/totp",
     "POST /api/v1/profile/security/api-keys",
     "DELETE /api/v1/profile/security/passkeys/{passkey_id}",
