@@ -140,7 +140,10 @@ def tidy(database: Database) -> None:
         _run(database.url, lambda c: c.execute("VACUUM ANALYZE"))
 
 
-_OF_ORDERS = ("order_lines", "order_events", "orders", "stock_movements", "outbox_events", "idempotency_records")
+_OF_ORDERS = (
+    *("payments", "order_lines", "order_events", "orders"),
+    *("stock_movements", "outbox_events", "idempotency_records"),
+)
 
 
 def forget_orders(database: Database) -> None:
