@@ -410,7 +410,11 @@ def run_payment_provider(
 def dev(port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=65_535)] = 8000) -> None:
     """Serve with demo data and a development admin: SQLite and memory, or what DB__URL and CACHE__URL say."""
     demo.use_development_profile()
-    with_provider = demo.provide_payments(port)
+    with demo.payments_provided(port) as with_provider:
+        _serve_demo(port, with_provider=with_provider)
+
+
+def _serve_demo(port: int, *, with_provider: bool) -> None:
     settings = _settings(http={"port": port})
     _refuse_taken_port(settings.http.host, port)
     migrations.upgrade()

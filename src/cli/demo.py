@@ -2,9 +2,11 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from src.cli.payment_provider import PaymentProvider, serve_beside
+from src.cli.payment_provider import PaymentProvider, served_beside
 from src.config import setting_name
 from src.core.products import services as products
 from src.core.products.schemas import CreateProductRequest, ProductFilters
@@ -35,17 +37,20 @@ def use_development_profile() -> None:
     os.environ.setdefault(setting_name("auth", "secret"), _own_secret())
 
 
-def provide_payments(port: int) -> bool:
+@contextmanager
+def payments_provided(port: int) -> Iterator[bool]:
     """Orders can be paid at once, by a provider that runs beside the service; False where there is one already."""
     if os.environ.get(setting_name("payments", "url")):
-        return False
+        yield False
+        return
     provider = PaymentProvider(
         secrets.token_urlsafe(32), make_secret(), f"http://127.0.0.1:{port}/api/v1/callbacks/payments"
     )
-    os.environ[setting_name("payments", "url")] = serve_beside(provider)
-    os.environ[setting_name("payments", "api_key")] = provider.api_key
-    os.environ[setting_name("payments", "callback_secrets")] = provider.callback_secret
-    return True
+    with served_beside(provider) as url:
+        os.environ[setting_name("payments", "url")] = url
+        os.environ[setting_name("payments", "api_key")] = provider.api_key
+        os.environ[setting_name("payments", "callback_secrets")] = provider.callback_secret
+        yield True
 
 
 def _own_secret() -> str:

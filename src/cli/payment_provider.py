@@ -5,8 +5,8 @@ It keeps its books in memory, and is no part of the service: they speak over HTT
 
 import json
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hmac import compare_digest
 from threading import Thread
@@ -249,8 +249,17 @@ def make_server(provider: PaymentProvider) -> uvicorn.Server:
     )
 
 
-def serve_beside(provider: PaymentProvider) -> str:
-    """In a thread of this process, as long as it lives: its address."""
-    listening = listening_socket()
-    Thread(target=make_server(provider).run, args=([listening],), daemon=True).start()
-    return f"http://127.0.0.1:{listening.getsockname()[1]}"
+@contextmanager
+def served_beside(provider: PaymentProvider) -> Iterator[str]:
+    """In a thread of this process: its address."""
+    with listening_socket() as listening:
+        server = make_server(provider)
+        # A daemon, so that no failure between here and the end keeps the process; ended all the same: an event loop
+        # that still runs while the interpreter is taken down crashes it.
+        thread = Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from src.cli.payment_provider import SCRIPTS
+from src.cli.payment_provider import SCRIPTS, PaymentProvider, served_beside
 from src.shared.signatures import make_secret
 from tests.support.ports import reserved_port
 from tests.support.postgres import Kind, drop_database, fresh_database
@@ -124,6 +125,20 @@ def test_a_provider_for_development_runs_by_itself(tmp_path: Path) -> None:
 
     assert [line.split()[0] for line in told[:-1]] == list(SCRIPTS)
     assert answer.status_code == 404
+
+
+def test_a_provider_that_ran_beside_is_gone_afterwards() -> None:
+    """Whatever thread it had would be there yet when the interpreter is taken down, and crash it."""
+    before = set(threading.enumerate())
+    with served_beside(PaymentProvider("key", make_secret(), "http://127.0.0.1:9/")) as url:
+        answer = httpx2.get(f"{url}/charges/none", headers={"Authorization": "Bearer key"}, verify=False)
+        beside = set(threading.enumerate()) - before
+
+    assert answer.status_code == 404
+    assert beside
+    assert not [thread for thread in beside if thread.is_alive()]
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(url, verify=False)
 
 
 def test_a_taken_port_is_named_before_anything_is_made(tmp_path: Path, server: Server) -> None:

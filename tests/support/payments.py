@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Thread
 from uuid import uuid4
 
-from src.cli.payment_provider import Booked, PaymentProvider, listening_socket, make_server
+from src.cli.payment_provider import Booked, PaymentProvider, served_beside
 from src.shared.signatures import make_secret
 
 
@@ -42,13 +41,5 @@ class Bank:
 @contextmanager
 def running_bank() -> Iterator[Bank]:
     provider = PaymentProvider(uuid4().hex, make_secret(), "")
-    listening = listening_socket()
-    server = make_server(provider)
-    thread = Thread(target=server.run, args=([listening],), daemon=True)
-    thread.start()
-    try:
-        yield Bank(f"http://127.0.0.1:{listening.getsockname()[1]}", provider)
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
+    with served_beside(provider) as url:
+        yield Bank(url, provider)
