@@ -51,7 +51,13 @@ _SWEPT_EVERY_SECONDS: Final = 3600
 @asynccontextmanager
 async def working() -> AsyncIterator[None]:
     """While the block runs, events are delivered, what is overdue expires, and what is old is swept."""
-    works = (outbox.dispatch(HANDLERS), webhooks.dispatch(), _keep_expiring(), _keep_sweeping())
+    works = (
+        outbox.dispatch(HANDLERS),
+        outbox.dispatch_apart(HANDLERS),
+        webhooks.dispatch(),
+        _keep_expiring(),
+        _keep_sweeping(),
+    )
     tasks = [asyncio.create_task(work) for work in works]
     try:
         yield

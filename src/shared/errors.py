@@ -82,6 +82,7 @@ class ErrorCode(IntEnum):
     TOO_MANY_PAYMENTS = 50208
     PAYMENTS_OFF = 50209
     INVALID_CALLBACK_SIGNATURE = 50210
+    PAYMENT_GIVEN_BACK = 50211
 
     WEBHOOK_NOT_FOUND = 50301
     WEBHOOK_DELIVERY_NOT_FOUND = 50302
@@ -168,6 +169,7 @@ ERROR_CODE_TO_HTTP = {
     ErrorCode.TOO_MANY_PAYMENTS: 409,
     ErrorCode.PAYMENTS_OFF: 404,
     ErrorCode.INVALID_CALLBACK_SIGNATURE: 401,
+    ErrorCode.PAYMENT_GIVEN_BACK: 409,
     ErrorCode.WEBHOOK_NOT_FOUND: 404,
     ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND: 404,
     ErrorCode.WEBHOOK_URL_REFUSED: 422,
@@ -357,6 +359,10 @@ ERROR_CODE_EXPLAINED = {
     ),
     ErrorCode.INVALID_CALLBACK_SIGNATURE: Explanation(
         "Not signed by the payment provider", "Sign with the secret of PAYMENTS__CALLBACK_SECRETS, within five minutes."
+    ),
+    ErrorCode.PAYMENT_GIVEN_BACK: Explanation(
+        "The payment of this Idempotency-Key was given back",
+        "The order still waits for its money: pay it with a new Idempotency-Key.",
     ),
     ErrorCode.WEBHOOK_NOT_FOUND: Explanation("No such webhook", "List yours; somebody else's does not exist for you."),
     ErrorCode.WEBHOOK_DELIVERY_NOT_FOUND: Explanation(

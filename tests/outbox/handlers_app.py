@@ -27,7 +27,7 @@ STALLS = "stalls"
 
 
 class EventRequest(RequestModel):
-    kind: Literal["test.once", "test.plain"] = "test.once"
+    kind: Literal["test.once", "test.plain", "test.apart"] = "test.once"
     aggregate: Line
     name: Line
     fails: int = 0
@@ -66,6 +66,12 @@ async def tells_outside(event: Event) -> None:
         raise RuntimeError("once more")
 
 
+async def asks_somebody(event: Event) -> None:
+    if event.payload["then"] == "hang":
+        await asyncio.Event().wait()
+    await tells_outside(event)
+
+
 async def note(session: AsyncSession, event: Event) -> None:
     row = {"event_id": event.id, "name": event.payload["name"], "attempt": event.attempt, "process": os.getpid()}
     await session.execute(insert(EFFECTS).values(row))
@@ -82,7 +88,9 @@ async def stalled(row: OutboxEvent, handler: Handler) -> None:
 
 dispatching._deliver = stalled
 assert isinstance(HANDLERS, dict)
-HANDLERS.update({"test.once": outbox.once(has_effect), "test.plain": tells_outside})
+HANDLERS.update(
+    {"test.once": outbox.once(has_effect), "test.plain": tells_outside, "test.apart": outbox.apart(asks_somebody)}
+)
 
 app = create_app()
 

@@ -174,6 +174,30 @@ async def test_a_handler_that_hangs_is_cut_and_its_effect_with_it(office: Office
     assert [(row.name, row.attempt) for row in office.effects()] == [("one", 2)]
 
 
+async def test_who_waits_for_a_server_that_hangs_leaves_room_for_the_others(office: Office) -> None:
+    hanging: dict[str, object] = {"kind": "test.apart", "name": "hangs", "then": "hang"}
+    office.publish(*[hanging | {"aggregate": str(a)} for a in range(40)], {"aggregate": "a", "name": "one"})
+
+    with office.dispatcher(OUTBOX__LEASE_SECONDS="600") as hangs:
+        await office.wait_for("one")
+        hangs.process.kill()
+        assert hangs.process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+
+    assert office.names() == ["one"]
+
+
+async def test_what_is_delivered_apart_is_delivered_at_once(office: Office) -> None:
+    with (
+        office.dispatcher(OUTBOX__POLL_SECONDS="300") as server,
+        httpx2.Client(base_url=server.url, timeout=20, verify=False) as client,
+    ):
+        one = {"kind": "test.apart", "aggregate": "a", "name": "one"}
+        (event_id,) = data_of(client.post("/events", json=[one]), 201)
+        await office.wait_until_delivered()
+
+    assert [(str(row.event_id), row.attempt) for row in office.effects()] == [(event_id, 1)]
+
+
 async def test_events_of_one_aggregate_come_in_order_and_no_other_waits_for_them(office: Office) -> None:
     office.publish(
         {"aggregate": "a", "name": "a1", "waits_for": "gate"},

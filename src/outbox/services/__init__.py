@@ -1,6 +1,6 @@
 """Events: writing them down, delivering them at least once and in order for each aggregate, looking after the rest."""
 
-from src.outbox.services.dispatching import Event, Handler, Handlers, dispatch, joined, once
+from src.outbox.services.dispatching import Event, Handler, Handlers, apart, dispatch, dispatch_apart, joined, once
 from src.outbox.services.publishing import Payload, count_recent, publish, wake
 from src.outbox.services.tending import (
     INVARIANTS,
@@ -18,8 +18,10 @@ __all__ = [
     "Handler",
     "Handlers",
     "Payload",
+    "apart",
     "count_recent",
     "dispatch",
+    "dispatch_apart",
     "get_status",
     "joined",
     "keep_working",

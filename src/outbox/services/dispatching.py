@@ -10,20 +10,21 @@ from typing import Final
 from uuid import UUID
 
 from loguru import logger
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from src.config import get_settings
 from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
-from src.outbox.services.publishing import PURPOSE, Payload
+from src.outbox.services.publishing import PURPOSE, Payload, kinds_apart, wake_ups_apart
 from src.outbox.services.queues import heads_of_queues, is_waiting
 from src.outbox.services.working import keep_working
 from src.shared.database import DATABASE_ERRORS, transaction
 from src.shared.keys import unseal
 
 _AT_ONCE: Final = 16
+_AT_ONCE_APART: Final = 8
 _OTHERS: Final = 4
 """So many times what is wanted is looked for: other processes look for the same."""
 _DOUBLINGS: Final = 32
@@ -45,12 +46,20 @@ EffectOutside = Callable[[Event], Awaitable[None]]
 EffectInside = Callable[[AsyncSession, Event], Awaitable[None]]
 
 
+_OfKinds = Callable[[ColumnElement[str]], ColumnElement[bool]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Once:
     effects: tuple[EffectInside, ...]
 
 
-Handler = EffectOutside | _Once
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    effect: EffectOutside
+
+
+Handler = EffectOutside | _Once | _Apart
 Handlers = Mapping[str, Handler]
 """By the kind of event. A plain function has its effect outside the database, and may be called twice with one event:
 it passes `event.id` on to whoever can tell."""
@@ -60,6 +69,12 @@ def once(effect: EffectInside) -> Handler:
     """A handler whose effect is in our own database: it is committed together with the note that the event was
     delivered, and so happens once, however often it is tried."""
     return _Once((effect,))
+
+
+def apart(effect: EffectOutside) -> Handler:
+    """A plain handler that may wait long for a server of somebody else: what hangs there takes no place from the other
+    kinds. For what is rare; it costs a look of its own."""
+    return _Apart(effect)
 
 
 def joined(*several: Handlers) -> Handlers:
@@ -85,20 +100,41 @@ def joined(*several: Handlers) -> Handlers:
 
 async def dispatch(handlers: Handlers) -> None:
     """Deliver until cancelled; what is under way then may end within a few seconds, and is taken up by another process
-    when its lease is over if it does not."""
-    await keep_working(_take_up, lambda row: _deliver(row, handlers.get(row.kind, _unknown)), at_once=_AT_ONCE)
+    when its lease is over if it does not. All but what `dispatch_apart` delivers."""
+    kinds = _kinds_apart(handlers)
+    await keep_working(
+        lambda most: _take_up(most, lambda kind: kind.not_in(kinds)),
+        lambda row: _deliver(row, handlers.get(row.kind, _unknown)),
+        at_once=_AT_ONCE,
+    )
 
 
-async def _take_up(most: int) -> Sequence[OutboxEvent]:
+async def dispatch_apart(handlers: Handlers) -> None:
+    """As `dispatch`, for the kinds whose handlers `apart` made."""
+    kinds = _kinds_apart(handlers)
+    kinds_apart.update(kinds)
+    await keep_working(
+        lambda most: _take_up(most, lambda kind: kind.in_(kinds)),
+        lambda row: _deliver(row, handlers[row.kind]),
+        at_once=_AT_ONCE_APART,
+        woken_by=wake_ups_apart,
+    )
+
+
+def _kinds_apart(handlers: Handlers) -> list[str]:
+    return [kind for kind, handler in handlers.items() if isinstance(handler, _Apart)]
+
+
+async def _take_up(most: int, is_ours: _OfKinds) -> Sequence[OutboxEvent]:
     # Without a lock: most looks find nothing, and on SQLite a lock keeps writers waiting.
-    due = await _look(most * _OTHERS)
+    due = await _look(most * _OTHERS, is_ours)
     return await _claim(due, most) if due else []
 
 
-async def _look(most: int) -> Sequence[int]:
+async def _look(most: int, is_ours: _OfKinds) -> Sequence[int]:
     """Where those are that could be delivered now."""
     heads = heads_of_queues()
-    due = select(heads.c.position).where(heads.c.available_at <= utc_now())
+    due = select(heads.c.position).where(heads.c.available_at <= utc_now(), is_ours(heads.c.kind))
     async with transaction() as session:
         found = await session.execute(due.order_by(heads.c.available_at, heads.c.position).limit(most))
         return [position for (position,) in found]
@@ -135,7 +171,7 @@ async def _deliver(row: OutboxEvent, handler: Handler) -> None:
             if isinstance(handler, _Once):
                 await _deliver_once(row, event, handler.effects)
                 return
-            await handler(event)
+            await (handler.effect if isinstance(handler, _Apart) else handler)(event)
     except Exception as error:  # noqa: BLE001 - a handler's, of whatever kind: it is tried again
         await _failed(row, error)
     else:

@@ -25,6 +25,9 @@ Payload = Mapping[str, str | int | bool | None]
 
 wake_ups: Final[set[asyncio.Event]] = set()
 """Of the dispatchers of this process."""
+wake_ups_apart: Final[set[asyncio.Event]] = set()
+"""Of those of `kinds_apart`."""
+kinds_apart: Final[set[str]] = set()
 
 _EVENTS = table_of(OutboxEvent)
 _PUBLISH: Final = prepared(
@@ -55,7 +58,7 @@ async def publish(
         delivered_at=None,
         dead_at=None,
     )
-    after_commit(session, wake)
+    after_commit(session, _wake_apart if kind in kinds_apart else wake)
     return event_id
 
 
@@ -73,4 +76,9 @@ async def count_recent(session: AsyncSession, aggregate: str, *, within: timedel
 def wake() -> None:
     """The dispatchers of this process look at once."""
     for waiting in wake_ups:
+        waiting.set()
+
+
+def _wake_apart() -> None:
+    for waiting in wake_ups_apart:
         waiting.set()

@@ -11,13 +11,16 @@ def is_waiting() -> tuple[ColumnElement[bool], ...]:
 
 
 def heads_of_queues() -> Subquery:
-    """`position` and `available_at` of those that no other one has to be delivered before.
+    """`position`, `kind` and `available_at` of those that no other one has to be delivered before.
 
     In one pass over what waits, without a join: how many wait is what a planner cannot know. Usually it is next to none,
     and when nothing can be delivered it is everything.
     """
     place = func.row_number().over(partition_by=col(OutboxEvent.aggregate), order_by=col(OutboxEvent.position))
     waiting = (
-        select(OutboxEvent.position, OutboxEvent.available_at, place.label("place")).where(*is_waiting()).subquery()
+        select(OutboxEvent.position, OutboxEvent.kind, OutboxEvent.available_at, place.label("place"))
+        .where(*is_waiting())
+        .subquery()
     )
-    return select(waiting.c.position, waiting.c.available_at).where(waiting.c.place == 1).subquery("heads")
+    heads = select(waiting.c.position, waiting.c.kind, waiting.c.available_at)
+    return heads.where(waiting.c.place == 1).subquery("heads")

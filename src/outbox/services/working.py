@@ -20,11 +20,12 @@ async def keep_working(
     carry_out: Callable[[T], Coroutine[Any, Any, None]],  # Any: as a task has it
     *,
     at_once: int,
+    woken_by: set[asyncio.Event] = wake_ups,
 ) -> None:
     """Until cancelled; what is under way then may end within a few seconds. `take_up(most)` gives what is this process's
     to do now and nobody else's, and `carry_out` raises nothing."""
     woken, under_way = asyncio.Event(), set[asyncio.Task[None]]()
-    wake_ups.add(woken)
+    woken_by.add(woken)
 
     def ended(task: asyncio.Task[None]) -> None:
         under_way.discard(task)
@@ -44,7 +45,7 @@ async def keep_working(
                 async with asyncio.timeout(get_settings().outbox.poll_seconds):
                     await woken.wait()
     finally:
-        wake_ups.discard(woken)
+        woken_by.discard(woken)
         if under_way:
             await asyncio.wait(under_way, timeout=_GRACE_SECONDS)
         for task in under_way:

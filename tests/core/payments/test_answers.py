@@ -126,10 +126,14 @@ def test_what_was_given_back_by_hand_is_given_back(order: Basket, bank: Bank) ->
 
 
 def test_what_was_given_back_before_it_was_heard_of_pays_nothing(order: Basket, bank: Bank) -> None:
-    booked = bank.books[data_of(order.pay("tok_late"), 202)["id"]]
+    key = uuid4().hex
+    pending = data_of(order.pay("tok_late", key=key), 202)
+    booked = bank.books[pending["id"]]
     booked.status, booked.refunded_minor = ChargeStatus.SUCCEEDED, PRICE
 
     order.payment_becomes("refunded")
 
     assert (order.status, order.kept_minor) == ("placed", 0)
+    again = order.pay("tok_late", key=key)
+    assert refused(again, ErrorCode.PAYMENT_GIVEN_BACK) == {"payment_id": pending["id"]}
     data_of(order.pay(), 201)

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import httpx2
 
+from src.core.payments.gateway import ChargeStatus
 from tests.core.conftest import ORDERS, PRODUCTS
 from tests.support.answers import bearer, data_of
 from tests.support.payments import running_bank
@@ -70,6 +71,22 @@ def test_what_comes_by_itself_does_not_wait_for_the_moment_at_which_it_is_asked_
         wait_for(lambda: shop.status(late) == "paid")
 
 
+def test_a_provider_that_is_switched_off_is_asked_when_it_is_there_again(database_kind: Kind) -> None:
+    """PAYMENTS__URL taken away while something was pending: not even a dead event later."""
+    quick = {"OUTBOX__POLL_SECONDS": "0.05", "OUTBOX__MAX_ATTEMPTS": "1"}
+    with running_bank() as bank, own_place(database_kind, **quick, **bank.settings()) as place:
+        with place.service() as service:
+            shop = _Shop(service)
+            order = shop.place()
+            booked = bank.books[data_of(shop.pay(order, "tok_late"), 202)["id"]]
+        booked.status = ChargeStatus.SUCCEEDED
+        with place.service(PAYMENTS__URL="") as service:
+            wait_for(lambda: service.server.output().count("The payment provider does not answer") == 2)
+            assert shop.status(order, service) == "placed"
+        with place.service() as service:
+            wait_for(lambda: shop.status(order, service) == "paid")
+
+
 class _Shop:
     def __init__(self, service: Service) -> None:
         self.url, self.headers = service.server.url, bearer(service.log_in()["access_token"])
@@ -86,8 +103,9 @@ class _Shop:
     def cancel(self, order_id: str) -> httpx2.Response:
         return self._post(f"{ORDERS}/{order_id}/cancel", None)
 
-    def status(self, order_id: str) -> str:
-        answer = httpx2.get(f"{self.url}{ORDERS}/{order_id}", headers=self.headers, verify=False, timeout=20)
+    def status(self, order_id: str, service: Service | None = None) -> str:
+        url = service.server.url if service is not None else self.url
+        answer = httpx2.get(f"{url}{ORDERS}/{order_id}", headers=self.headers, verify=False, timeout=20)
         return str(data_of(answer)["status"])
 
     def _post(self, path: str, letter: object) -> httpx2.Response:

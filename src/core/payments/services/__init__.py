@@ -14,9 +14,9 @@ from src.outbox.services import Handlers
 __all__ = ["HANDLERS", "INVARIANTS", "get_payment", "pay", "receive_callback", "select_payments"]
 
 HANDLERS: Final[Handlers] = {
-    CHARGE_UNSETTLED: carry_on,
-    CALLBACK_RECEIVED: reconcile,
-    REFUND_DUE: carry_out,
+    CHARGE_UNSETTLED: outbox.apart(carry_on),
+    CALLBACK_RECEIVED: outbox.apart(reconcile),
+    REFUND_DUE: outbox.apart(carry_out),
     "order.cancelled": outbox.once(give_back),
     "order.returned": outbox.once(give_back),
 }

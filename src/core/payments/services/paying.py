@@ -47,7 +47,7 @@ async def pay(  # noqa: PLR0913 - who pays what, how, and by which key
     `key`: of the intent. With the same one it is the same payment, and told as it stands now.
 
     Refused: ORDER_NOT_FOUND, ORDER_TRANSITION_NOT_ALLOWED where it waits for no money, PAYMENT_IN_PROGRESS,
-    PAYMENT_DECLINED, TOO_MANY_PAYMENTS, IDEMPOTENCY_KEY_REUSED.
+    PAYMENT_DECLINED, PAYMENT_GIVEN_BACK, TOO_MANY_PAYMENTS, IDEMPOTENCY_KEY_REUSED.
     """
     source = request.source.get_secret_value()
     intent = hashlib.sha256(f"{payer_id}/{key}".encode()).hexdigest()
@@ -74,9 +74,11 @@ async def pay(  # noqa: PLR0913 - who pays what, how, and by which key
             ErrorCode.PAYMENT_DECLINED, data={"payment_id": payment.id, "decline_code": payment.decline_code}
         )
     if payment.status not in _WELL:
-        # The order was gone before the answer came, or is over since: what was paid goes back, or never came.
+        # The order took no money when the answer came, or is over since: what was paid goes back, or never came.
         async with transaction() as session:
             bill = await orders.lock_bill(session, order_id, visible_to=None)
+        if bill.is_open:
+            raise BusinessException(ErrorCode.PAYMENT_GIVEN_BACK, data={"payment_id": payment.id})
         raise orders.refuse_transition(bill.status)
     return PaymentResponse.model_validate(payment)
 
