@@ -32,8 +32,8 @@ run: install ## serve http://127.0.0.1:8000 for development, with demo data (POR
 test: install ## all tests (ARGS='-k orders' reaches pytest, WORKERS=2)
 	@$(BIN)/python -m pytest $(AT_ONCE) $(ARGS)
 
-test-plain: install ## the same tests, the longest left out, with all that is there for speed alone switched off
-	@TEST_SHORTCUTS=off $(BIN)/python -m pytest -m "not long" $(AT_ONCE) $(ARGS)
+test-plain: install ## the same tests, the longest left out and each on one database, with all that is there for speed alone switched off
+	@TEST_SHORTCUTS=off TEST_DATABASES=either $(BIN)/python -m pytest -m "not long" $(AT_ONCE) $(ARGS)
 
 test-long: install ## those with many rounds, all rounds of them: races, kills, demotions (an hour)
 	@TEST_LONG=1 $(BIN)/python -m pytest -m 'long or rounds' $(AT_ONCE) $(ARGS)

@@ -15,7 +15,7 @@ from tests.attacks.people import MATRIX, Sample, Town, town
 from tests.attacks.snapshot import changed, snapshot
 from tests.support.answers import told
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.either]
 
 __all__ = ["town"]
 

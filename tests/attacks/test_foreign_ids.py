@@ -16,6 +16,8 @@ from tests.support import oidc
 from tests.support.answers import data_of, refused, told
 from tests.support.truth import Schema, resolve
 
+pytestmark = pytest.mark.either
+
 __all__ = ["town"]
 
 PATH, QUERY, BODY = "path", "query", "body"

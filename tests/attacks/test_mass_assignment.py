@@ -15,6 +15,8 @@ from tests.attacks.snapshot import changed, snapshot
 from tests.support.answers import data_of, refused, refused_fields
 from tests.support.truth import Schema, resolve
 
+pytestmark = pytest.mark.either
+
 __all__ = ["town"]
 
 JSON = "application/json"

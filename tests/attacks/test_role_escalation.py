@@ -150,6 +150,7 @@ def test_no_role_is_made_that_holds_more_than_its_maker(town: Town, permission: 
     data_of(edit(town, chief, weak["id"], permissions=["user:read", "role:read"]))
 
 
+@pytest.mark.either
 @pytest.mark.parametrize("permission", LOOK_ALIKES)
 def test_a_permission_has_one_spelling(town: Town, permission: str, database_url: str) -> None:
     """Refused to administrators too: what would it mean, once it was stored?"""
