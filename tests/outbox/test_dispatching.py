@@ -32,11 +32,11 @@ async def test_who_is_told_to_end_while_being_woken_ends(turns: int) -> None:
     dispatching = asyncio.create_task(dispatch({}))
 
     async def waits() -> bool:
-        return any(woken._waiters for woken in wake_ups)
+        return any(woken._waiters for woken in wake_ups.waiting)
 
     await eventually(waits)
 
-    for woken in wake_ups:
+    for woken in wake_ups.waiting:
         woken.set()
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """Events: writing them down, delivering them at least once and in order for each aggregate, looking after the rest."""
 
 from src.outbox.services.dispatching import Event, Handler, Handlers, apart, dispatch, dispatch_apart, joined, once
-from src.outbox.services.publishing import Payload, count_recent, publish, wake
+from src.outbox.services.publishing import Payload, count_recent, publish
 from src.outbox.services.tending import (
     INVARIANTS,
     get_status,
@@ -10,6 +10,7 @@ from src.outbox.services.tending import (
     select_events,
     sweep,
 )
+from src.outbox.services.waking import WakeUps
 from src.outbox.services.working import keep_working
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Handler",
     "Handlers",
     "Payload",
+    "WakeUps",
     "apart",
     "count_recent",
     "dispatch",
@@ -31,5 +33,4 @@ __all__ = [
     "retry_event",
     "select_events",
     "sweep",
-    "wake",
 ]

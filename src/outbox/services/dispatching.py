@@ -6,22 +6,24 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from functools import cache
+from typing import Any, Final
 from uuid import UUID
 
 from loguru import logger
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from src.config import get_settings
 from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
-from src.outbox.services.publishing import PURPOSE, Payload, kinds_apart, wake_ups_apart
+from src.outbox.services.publishing import PURPOSE, Payload, kinds_apart, wake_ups, wake_ups_apart
 from src.outbox.services.queues import heads_of_queues, is_waiting
 from src.outbox.services.working import keep_working
 from src.shared.database import DATABASE_ERRORS, transaction
 from src.shared.keys import unseal
+from src.shared.lane import Prepared, fetch_all, prepared, table_of
 
 _AT_ONCE: Final = 16
 _AT_ONCE_APART: Final = 8
@@ -44,9 +46,6 @@ class Event:
 
 EffectOutside = Callable[[Event], Awaitable[None]]
 EffectInside = Callable[[AsyncSession, Event], Awaitable[None]]
-
-
-_OfKinds = Callable[[ColumnElement[str]], ColumnElement[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +100,12 @@ def joined(*several: Handlers) -> Handlers:
 async def dispatch(handlers: Handlers) -> None:
     """Deliver until cancelled; what is under way then may end within a few seconds, and is taken up by another process
     when its lease is over if it does not. All but what `dispatch_apart` delivers."""
-    kinds = _kinds_apart(handlers)
+    due = _select_due(lambda kind: kind.not_in(_kinds_apart(handlers)))
     await keep_working(
-        lambda most: _take_up(most, lambda kind: kind.not_in(kinds)),
+        lambda most: _take_up(due, most),
         lambda row: _deliver(row, handlers.get(row.kind, _unknown)),
         at_once=_AT_ONCE,
+        woken_by=wake_ups,
     )
 
 
@@ -113,8 +113,9 @@ async def dispatch_apart(handlers: Handlers) -> None:
     """As `dispatch`, for the kinds whose handlers `apart` made."""
     kinds = _kinds_apart(handlers)
     kinds_apart.update(kinds)
+    due = _select_due(lambda kind: kind.in_(kinds))
     await keep_working(
-        lambda most: _take_up(most, lambda kind: kind.in_(kinds)),
+        lambda most: _take_up(due, most),
         lambda row: _deliver(row, handlers[row.kind]),
         at_once=_AT_ONCE_APART,
         woken_by=wake_ups_apart,
@@ -125,33 +126,46 @@ def _kinds_apart(handlers: Handlers) -> list[str]:
     return [kind for kind, handler in handlers.items() if isinstance(handler, _Apart)]
 
 
-async def _take_up(most: int, is_ours: _OfKinds) -> Sequence[OutboxEvent]:
-    # Without a lock: most looks find nothing, and on SQLite a lock keeps writers waiting.
-    due = await _look(most * _OTHERS, is_ours)
-    return await _claim(due, most) if due else []
-
-
-async def _look(most: int, is_ours: _OfKinds) -> Sequence[int]:
-    """Where those are that could be delivered now."""
+def _select_due(
+    is_ours: Callable[[ColumnElement[str]], ColumnElement[bool]],
+) -> Select[Any]:  # Any: a column, as the next line has it
+    """Where those are that could be delivered `now`, `most` of them. Built once: it costs more than to ask it."""
     heads = heads_of_queues()
-    due = select(heads.c.position).where(heads.c.available_at <= utc_now(), is_ours(heads.c.kind))
+    return (
+        select(heads.c.position)
+        .where(heads.c.available_at <= bindparam("now"), is_ours(heads.c.kind))
+        .order_by(heads.c.available_at, heads.c.position)
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+async def _take_up(due: Select[Any], most: int) -> Sequence[OutboxEvent]:
+    # Without a lock: most looks find nothing, and on SQLite a lock keeps writers waiting.
     async with transaction() as session:
-        found = await session.execute(due.order_by(heads.c.available_at, heads.c.position).limit(most))
-        return [position for (position,) in found]
+        found = await session.execute(due, {"now": utc_now(), "most": most * _OTHERS})
+        positions = found.scalars().all()
+    return await _claim(positions, most) if positions else []
 
 
-async def _claim(due: Sequence[int], most: int) -> Sequence[OutboxEvent]:
+_CLAIMED: Final = (
+    select(OutboxEvent)
+    .where(
+        col(OutboxEvent.position).in_(bindparam("positions", expanding=True)),
+        *is_waiting(),
+        col(OutboxEvent.available_at) <= bindparam("now"),
+    )
+    .order_by(col(OutboxEvent.available_at), col(OutboxEvent.position))
+    .limit(bindparam("most", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+
+
+async def _claim(positions: Sequence[int], most: int) -> Sequence[OutboxEvent]:
     """Of those, what nobody else has taken up meanwhile."""
     lease = timedelta(seconds=get_settings().outbox.lease_seconds)
     async with transaction() as session:
-        found = (
-            select(OutboxEvent)
-            .where(col(OutboxEvent.position).in_(due), *is_waiting(), col(OutboxEvent.available_at) <= utc_now())
-            .order_by(col(OutboxEvent.available_at), col(OutboxEvent.position))
-            .limit(most)
-            .with_for_update(skip_locked=True)
-        )
-        rows = (await session.execute(found)).scalars().all()
+        found = await session.execute(_CLAIMED, {"positions": positions, "now": utc_now(), "most": most})
+        rows = found.scalars().all()
         for row in rows:
             if row.attempts >= get_settings().outbox.max_attempts:
                 # Nobody lived to say how the last one ended: it may be what kills them.
@@ -214,14 +228,17 @@ async def _note(row: OutboxEvent, values: Mapping[str, object]) -> None:
 
 async def _update(session: AsyncSession, row: OutboxEvent, values: Mapping[str, object]) -> bool:
     """False when its lease was over, and somebody else has taken it up since."""
-    ours = (
-        update(OutboxEvent)
-        .where(
-            col(OutboxEvent.id) == row.id,
-            col(OutboxEvent.attempts) == row.attempts,
-            col(OutboxEvent.delivered_at).is_(None),
-        )
-        .values(**values)
-        .returning(col(OutboxEvent.id))
+    new = {f"new_{name}": value for name, value in values.items()}
+    return bool(await fetch_all(session, _updating(tuple(values)), event_id=row.id, attempt=row.attempts, **new))
+
+
+@cache
+def _updating(names: tuple[str, ...]) -> Prepared:
+    events = table_of(OutboxEvent)
+    c = events.c
+    return prepared(
+        update(events)
+        .where(c.id == bindparam("event_id"), c.attempts == bindparam("attempt"), c.delivered_at.is_(None))
+        .values({name: bindparam(f"new_{name}", type_=c[name].type) for name in names})
+        .returning(c.id)
     )
-    return (await session.execute(ours, execution_options={"synchronize_session": False})).first() is not None

@@ -1,21 +1,21 @@
 """Writing events down, in the transaction of what they speak of."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert
+from sqlalchemy import String, bindparam, cast, func, insert
+from sqlalchemy import select as select_columns
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
 
 from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
+from src.outbox.services.waking import WakeUps
 from src.shared.endings import after_commit
 from src.shared.keys import seal
-from src.shared.lane import dialect_of, later, prepared, table_of
+from src.shared.lane import dialect_of, fetch_all, later, prepared, table_of
 from src.shared.types import new_id
 
 PURPOSE: Final = "outbox"
@@ -23,10 +23,9 @@ PURPOSE: Final = "outbox"
 
 Payload = Mapping[str, str | int | bool | None]
 
-wake_ups: Final[set[asyncio.Event]] = set()
-"""Of the dispatchers of this process."""
-wake_ups_apart: Final[set[asyncio.Event]] = set()
-"""Of those of `kinds_apart`."""
+wake_ups: Final = WakeUps()
+wake_ups_apart: Final = WakeUps()
+"""Of those who deliver `kinds_apart`."""
 kinds_apart: Final[set[str]] = set()
 
 _EVENTS = table_of(OutboxEvent)
@@ -35,6 +34,16 @@ _PUBLISH: Final = prepared(
     .values({each.name: bindparam(each.name, type_=each.type) for each in _EVENTS.columns if each.name != "position"})
     # The database numbers it, and nobody asks how.
     .inline()
+)
+_WAIT: Final = prepared(
+    select_columns(
+        cast(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("aggregate", type_=String), 0)), String)
+    )
+)
+_RECENT: Final = prepared(
+    select_columns(func.count())
+    .select_from(_EVENTS)
+    .where(_EVENTS.c.aggregate == bindparam("of"), _EVENTS.c.created_at > bindparam("since"))
 )
 
 
@@ -58,7 +67,7 @@ async def publish(
         delivered_at=None,
         dead_at=None,
     )
-    after_commit(session, _wake_apart if kind in kinds_apart else wake)
+    after_commit(session, (wake_ups_apart if kind in kinds_apart else wake_ups).ring)
     return event_id
 
 
@@ -66,19 +75,6 @@ async def count_recent(session: AsyncSession, aggregate: str, *, within: timedel
     """How many events of it were published, of those that are still there. Whoever counts them at the same time waits
     until what is published next is committed: two do not both find room for a last one."""
     if dialect_of(session) == "postgresql":
-        await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(aggregate, 0))))
-    recent = select(func.count()).where(
-        col(OutboxEvent.aggregate) == aggregate, col(OutboxEvent.created_at) > utc_now() - within
-    )
-    return (await session.execute(recent)).scalar_one()
-
-
-def wake() -> None:
-    """The dispatchers of this process look at once."""
-    for waiting in wake_ups:
-        waiting.set()
-
-
-def _wake_apart() -> None:
-    for waiting in wake_ups_apart:
-        waiting.set()
+        await fetch_all(session, _WAIT, aggregate=aggregate)
+    ((count,),) = await fetch_all(session, _RECENT, of=aggregate, since=utc_now() - within)
+    return int(count)

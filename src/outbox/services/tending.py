@@ -16,7 +16,7 @@ from src.exceptions import BusinessException
 from src.mixins import utc_now
 from src.outbox.models import OutboxEvent
 from src.outbox.schemas import EventFilters, EventState, OutboxStatusResponse
-from src.outbox.services.publishing import wake
+from src.outbox.services.publishing import wake_ups
 from src.outbox.services.queues import heads_of_queues, is_waiting
 from src.shared.endings import after_commit
 from src.shared.errors import ErrorCode
@@ -91,7 +91,7 @@ async def retry_event(session: AsyncSession, event_id: UUID) -> OutboxEvent:
         known = (await session.execute(select(OutboxEvent.id).where(OutboxEvent.id == event_id))).first()
         raise BusinessException(ErrorCode.EVENT_NOT_FOUND if known is None else ErrorCode.EVENT_NOT_DEAD)
     await audit.record(session, "outbox.retried", target=("event", event_id), after={"kind": event.kind})
-    after_commit(session, wake)
+    after_commit(session, wake_ups.ring)
     return event
 
 
@@ -107,7 +107,7 @@ async def retry_dead(session: AsyncSession) -> int:
     revived: Sequence[OutboxEvent] = (await session.execute(some)).scalars().all()
     for event in revived:
         await audit.record(session, "outbox.retried", target=("event", event.id), after={"kind": event.kind})
-    after_commit(session, wake)
+    after_commit(session, wake_ups.ring)
     return len(revived)
 
 

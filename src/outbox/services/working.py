@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from loguru import logger
 
 from src.config import get_settings
-from src.outbox.services.publishing import wake_ups
+from src.outbox.services.waking import WakeUps
 from src.shared.database import DATABASE_ERRORS
 
 T = TypeVar("T")
@@ -20,12 +20,12 @@ async def keep_working(
     carry_out: Callable[[T], Coroutine[Any, Any, None]],  # Any: as a task has it
     *,
     at_once: int,
-    woken_by: set[asyncio.Event] = wake_ups,
+    woken_by: WakeUps,
 ) -> None:
     """Until cancelled; what is under way then may end within a few seconds. `take_up(most)` gives what is this process's
     to do now and nobody else's, and `carry_out` raises nothing."""
     woken, under_way = asyncio.Event(), set[asyncio.Task[None]]()
-    woken_by.add(woken)
+    woken_by.waiting.add(woken)
 
     def ended(task: asyncio.Task[None]) -> None:
         under_way.discard(task)
@@ -45,7 +45,7 @@ async def keep_working(
                 async with asyncio.timeout(get_settings().outbox.poll_seconds):
                     await woken.wait()
     finally:
-        woken_by.discard(woken)
+        woken_by.waiting.discard(woken)
         if under_way:
             await asyncio.wait(under_way, timeout=_GRACE_SECONDS)
         for task in under_way:

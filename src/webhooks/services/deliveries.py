@@ -11,13 +11,13 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from src.exceptions import BusinessException
 from src.mixins import utc_now
-from src.outbox import services as outbox
 from src.shared.endings import after_commit
 from src.shared.errors import ErrorCode
 from src.shared.invariants import Invariant
 from src.webhooks.models import DeliveryState, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from src.webhooks.schemas import AttemptResponse, DeliveryDetailResponse, DeliveryFilters, DeliveryResponse
 from src.webhooks.services.endpoints import get_own, lock_own
+from src.webhooks.services.queues import wake_ups
 
 _KEPT_FOR: Final = timedelta(days=30)
 _SHOWN: Final = 100
@@ -92,7 +92,7 @@ async def redeliver(session: AsyncSession, endpoint_id: UUID, delivery_id: UUID,
     delivery.state, delivery.ended_at = DeliveryState.PENDING, None
     delivery.attempt_count, delivery.available_at, delivery.leased_until = 0, utc_now(), None
     await session.flush()
-    after_commit(session, outbox.wake)
+    after_commit(session, wake_ups.ring)
     return DeliveryResponse.model_validate(delivery)
 
 

@@ -25,7 +25,7 @@ from src.shared.keys import unseal
 from src.webhooks import transport
 from src.webhooks.models import DeliveryState, DisabledReason, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from src.webhooks.services.endpoints import PURPOSE, disable
-from src.webhooks.services.queues import is_free, is_open, select_due
+from src.webhooks.services.queues import DUE, is_free, is_open, wake_ups
 from src.webhooks.transport import Outcome
 
 _AT_ONCE: Final = 32
@@ -59,13 +59,13 @@ class _TooLateError(Exception):
 
 async def dispatch() -> None:
     """Deliver until cancelled."""
-    await outbox.keep_working(_take_up, _deliver, at_once=_AT_ONCE)
+    await outbox.keep_working(_take_up, _deliver, at_once=_AT_ONCE, woken_by=wake_ups)
 
 
 async def _take_up(most: int) -> Sequence[_Parcel]:
     # Without a lock, as in the outbox.
     async with transaction() as session:
-        found = await session.execute(select_due(utc_now(), of_each=_OF_EACH, most=most * _OTHERS))
+        found = await session.execute(DUE, {"now": utc_now(), "of_each": _OF_EACH, "most": most * _OTHERS})
         due: dict[int, UUID] = {position: endpoint_id for position, endpoint_id in found.tuples()}  # noqa: C416 - as rows
     if not due:
         return []

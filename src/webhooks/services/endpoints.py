@@ -17,7 +17,6 @@ from src.config import get_settings
 from src.exceptions import BusinessException
 from src.mail import services as mail
 from src.mixins import utc_now
-from src.outbox import services as outbox
 from src.shared import signatures
 from src.shared.database import transaction
 from src.shared.endings import after_commit
@@ -35,7 +34,7 @@ from src.webhooks.schemas import (
     WebhookResponse,
     WebhookSecretResponse,
 )
-from src.webhooks.services.queues import is_free
+from src.webhooks.services.queues import is_free, wake_ups
 
 PURPOSE: Final = "webhooks"
 """Of the key that secrets are sealed with."""
@@ -148,7 +147,7 @@ async def update_webhook(
     if changes.is_enabled is True:
         endpoint.is_enabled, endpoint.disabled_reason = True, None
         _begin_anew(endpoint)
-        after_commit(session, outbox.wake)
+        after_commit(session, wake_ups.ring)
     elif changes.is_enabled is False and endpoint.is_enabled:
         await _stop(session, endpoint, DisabledReason.OWNER)
     was, is_now = audit.changes(before, _facts(endpoint))

@@ -1,24 +1,30 @@
 """The queues that deliveries wait in: one of each endpoint and aggregate, behind the door of the endpoint."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, or_
+from sqlalchemy import BindParameter, ColumnElement, Integer, Select, SQLColumnExpression, bindparam, func, or_
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
+from src.outbox import services as outbox
 from src.shared.lane import table_of
 from src.users import services as users
 from src.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 
+Moment = datetime | BindParameter[datetime]
 
-def is_free(now: datetime) -> tuple[ColumnElement[bool], ...]:
+wake_ups: Final = outbox.WakeUps()
+"""Of who delivers."""
+
+
+def is_free(now: Moment) -> tuple[ColumnElement[bool], ...]:
     """It waits, and nobody is at it."""
     leased_until = col(WebhookDelivery.leased_until)
     return col(WebhookDelivery.state) == DeliveryState.PENDING, or_(leased_until.is_(None), leased_until <= now)
 
 
-def is_open(now: datetime) -> tuple[SQLColumnExpression[bool], ...]:
+def is_open(now: Moment) -> tuple[SQLColumnExpression[bool], ...]:
     """Of an endpoint: something may be sent there."""
     paused_until = col(WebhookEndpoint.paused_until)
     return (
@@ -31,12 +37,12 @@ def is_open(now: datetime) -> tuple[SQLColumnExpression[bool], ...]:
 _DELIVERIES = table_of(WebhookDelivery)
 
 
-def select_due(now: datetime, *, of_each: int, most: int) -> Select[Any]:  # Any: a row, as the next line has it
-    """Position and endpoint of what could be sent now, by turns: those of one endpoint do not stand before all others.
+def _select_due() -> Select[Any]:  # Any: a row, as the next line has it
+    """Position and endpoint of what could be sent `now`, by turns: those of one endpoint do not stand before all others.
 
     What waits behind a closed door is not looked at: it may be much, and for long.
     """
-    c = _DELIVERIES.c
+    c, now = _DELIVERIES.c, bindparam("now", type_=_DELIVERIES.c.available_at.type)
     place = func.row_number().over(partition_by=(c.endpoint_id, c.aggregate), order_by=c.position)
     waiting = (
         select_columns(c.position, c.endpoint_id, c.available_at, c.leased_until, place.label("place"))
@@ -57,7 +63,11 @@ def select_due(now: datetime, *, of_each: int, most: int) -> Select[Any]:  # Any
     )
     return (
         select_columns(heads.c.position, heads.c.endpoint_id)
-        .where(heads.c.turn <= of_each)
+        .where(heads.c.turn <= bindparam("of_each", type_=Integer))
         .order_by(heads.c.turn, heads.c.available_at, heads.c.position)
-        .limit(most)
+        .limit(bindparam("most", type_=Integer))
     )
+
+
+DUE: Final = _select_due()
+"""Built once: that costs more than to ask it."""

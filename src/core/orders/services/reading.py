@@ -1,9 +1,10 @@
 """Orders that are there, for those who may see them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy import bindparam
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -58,8 +59,10 @@ async def get_order(session: AsyncSession, order_id: UUID, *, visible_to: UUID |
 
 
 async def find_lines(session: AsyncSession, order_id: UUID) -> Sequence[OrderLine]:
-    query = select(OrderLine).where(OrderLine.order_id == order_id).order_by(col(OrderLine.product_id))
-    return (await session.execute(query)).scalars().all()
+    return (await session.execute(_LINES, {"of_order": order_id})).scalars().all()
+
+
+_LINES: Final = select(OrderLine).where(OrderLine.order_id == bindparam("of_order")).order_by(col(OrderLine.product_id))
 
 
 def to_letter(order: Order, lines: Sequence[OrderLine]) -> OrderResponse:
