@@ -3,9 +3,11 @@
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, or_
+from sqlalchemy import bindparam, func, or_
+from sqlalchemy import select as select_columns
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -13,6 +15,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from src.config import get_settings
 from src.exceptions import BusinessException
 from src.shared.errors import ErrorCode
+from src.shared.lane import fetch_all, prepared, table_of
 from src.users.models import Role, User, UserRole
 from src.users.schemas import (
     UserFilters,
@@ -90,12 +93,18 @@ class MailAddress:
 
 async def find_mail_address(session: AsyncSession, user_id: UUID) -> MailAddress | None:
     """Where mails to somebody go: nowhere, when the account was deleted, or when the address has to be verified first."""
-    user = await session.get(User, user_id)
-    if user is None or user.deleted_at is not None:
-        return None
-    if get_settings().verified_email_required and not user.is_verified:
-        return None
-    return MailAddress(user.email, is_proven=user.is_verified)
+    for email, is_verified in await fetch_all(session, _MAIL_ADDRESS, user_id=user_id):
+        if is_verified or not get_settings().verified_email_required:
+            return MailAddress(email, is_proven=is_verified)
+    return None
+
+
+_USERS = table_of(User)
+_MAIL_ADDRESS: Final = prepared(
+    select_columns(_USERS.c.email, _USERS.c.is_verified).where(
+        _USERS.c.id == bindparam("user_id"), _USERS.c.deleted_at.is_(None)
+    )
+)
 
 
 async def get_user_with_roles(session: AsyncSession, user_id: UUID) -> UserWithRolesResponse:

@@ -4,9 +4,10 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, insert, or_
+from sqlalchemy import Integer, Select, bindparam, insert, literal_column, or_
 from sqlalchemy import select as select_columns
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -15,6 +16,7 @@ from src.exceptions import BusinessException
 from src.mixins import utc_now
 from src.shared.endings import after_commit
 from src.shared.errors import ErrorCode
+from src.shared.lane import fetch_all, prepared, table_of
 from src.shared.types import new_id
 from src.users import services as users
 from src.webhooks.event_types import EVENT_TYPES, TEST
@@ -48,6 +50,8 @@ async def announce(  # noqa: PLR0913 - an event is that many things
     """
     if event_type not in EVENT_TYPES:
         raise LookupError(f"No such type of event: {event_type}")
+    if not await fetch_all(session, _ANYBODY):
+        return
     told = [
         endpoint_id
         for endpoint_id, event_types in await session.execute(_listening(permission), {"of_owner": owner_id})
@@ -74,6 +78,16 @@ async def announce(  # noqa: PLR0913 - an event is that many things
     ]
     await session.execute(insert(WebhookDelivery), rows)
     after_commit(session, wake_ups.ring)
+
+
+_ENDPOINTS = table_of(WebhookEndpoint)
+_ANYBODY: Final = prepared(
+    select_columns(literal_column("1", Integer))
+    .select_from(_ENDPOINTS)
+    .where(_ENDPOINTS.c.is_enabled)
+    .limit(literal_column("1"))
+)
+"""Whether there is a webhook at all: that costs next to nothing, and whose it is does not."""
 
 
 @cache
