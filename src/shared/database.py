@@ -55,9 +55,11 @@ def _primary_keys(statement: Select[Any]) -> Iterator[QueryableAttribute[Any]]: 
     """Those of the tables that it selects, whole or by column, under their aliases. Expressions have none: a count
     must not be ordered by what it counts."""
     entities = {
-        selected["entity"]: None
+        entity: None
         for selected in statement.column_descriptions
-        if selected["expr"] is selected["entity"] or isinstance(selected["expr"], QueryableAttribute)
+        # Those of Core say nothing of an entity.
+        if (entity := selected.get("entity")) is not None
+        and (selected["expr"] is entity or isinstance(selected["expr"], QueryableAttribute))
     }
     for entity in entities:
         mapper: Mapper[Any] = inspect(entity).mapper  # Any: as above

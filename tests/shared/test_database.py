@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from sqlalchemy import Select, func, insert, select, text
+from sqlalchemy import Select, func, insert, literal_column, select, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, StatementError
 from sqlalchemy.orm import aliased
 from sqlmodel import col
@@ -17,6 +17,7 @@ from sqlmodel import col
 from src import config
 from src.config import DatabaseSettings, Settings
 from src.shared.database import close_engine, get_engine, transaction
+from src.shared.lane import table_of
 from src.users import User
 from tests.support.postgres import Kind, drop_database, fresh_database
 from tests.support.server import Server, running_server
@@ -342,6 +343,8 @@ async def test_an_order_that_is_given_is_kept(people: list[str]) -> None:
         select(col(User.is_active)).distinct().limit(1),
         select(select(col(User.is_active)).subquery().c.is_active).limit(1),
         select(select(User).where(col(User.is_active)).exists()).limit(1),
+        select(literal_column("1")).select_from(User).limit(1),
+        select(table_of(User).c.id).limit(1),
     ],
 )
 async def test_what_has_no_primary_key_is_left_alone(people: list[str], query: Query) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Integer, Select, bindparam, insert, literal_column, or_
+from sqlalchemy import Select, bindparam, insert, or_
 from sqlalchemy import select as select_columns
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -50,7 +50,8 @@ async def announce(  # noqa: PLR0913 - an event is that many things
     """
     if event_type not in EVENT_TYPES:
         raise LookupError(f"No such type of event: {event_type}")
-    if not await fetch_all(session, _ANYBODY):
+    ((anybody,),) = await fetch_all(session, _ANYBODY)
+    if not anybody:
         return
     told = [
         endpoint_id
@@ -81,12 +82,7 @@ async def announce(  # noqa: PLR0913 - an event is that many things
 
 
 _ENDPOINTS = table_of(WebhookEndpoint)
-_ANYBODY: Final = prepared(
-    select_columns(literal_column("1", Integer))
-    .select_from(_ENDPOINTS)
-    .where(_ENDPOINTS.c.is_enabled)
-    .limit(literal_column("1"))
-)
+_ANYBODY: Final = prepared(select_columns(select_columns(_ENDPOINTS.c.id).where(_ENDPOINTS.c.is_enabled).exists()))
 """Whether there is a webhook at all: that costs next to nothing, and whose it is does not."""
 
 
