@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import httpx2
+
 from tests.fuzz import hooks
 from tests.support.server import PROJECT
 from tests.support.service import ADMIN, Service
@@ -48,6 +50,8 @@ def fuzz(  # noqa: PLR0913 - a run has these parts
     who = {} if actor == "nobody" else {"SCHEMATHESIS_HOOKS": hooks.__name__, hooks.SERVICE: url}
     if actor == "admin":
         who[hooks.ACCOUNT] = ADMIN
+    # The first one makes the document, which takes longer on a busy machine than Schemathesis waits.
+    httpx2.get(f"{url}/openapi.json", timeout=120, verify=False)
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", f"{url}/openapi.json"),

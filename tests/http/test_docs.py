@@ -101,7 +101,7 @@ def test_below_a_prefix_the_page_and_its_files_are_found(behind_proxy: httpx2.Cl
 def test_below_a_prefix_authorize_and_try_it_out_call_through_the_proxy(
     behind_proxy: httpx2.Client, admin_email: str
 ) -> None:
-    document = behind_proxy.get("/openapi.json").raise_for_status().json()
+    document = behind_proxy.get("/openapi.json", timeout=120).raise_for_status().json()
 
     (server,) = document["servers"]
     assert server["url"] == PREFIX
