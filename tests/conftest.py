@@ -84,10 +84,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """What is marked `either` is played on one of the two databases, always the same one; with TEST_DATABASES=either all
     tests are, with TEST_LONG=1 none."""
     everything = os.environ.get("TEST_DATABASES") == "either"
-    left_out = [item for item in items if (everything or item.get_closest_marker("either")) and _is_left_out(item)]
-    if left_out and not in_full():
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+    if in_full():
+        return
+    left_out = {item for item in items if (everything or item.get_closest_marker("either")) and _is_left_out(item)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _is_left_out(item: pytest.Item) -> bool:
